@@ -1,0 +1,139 @@
+"""Processes beside a job's main one: exec, in the newer and the older client's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from typing import Dict, List, Optional, Tuple
+
+from aiohttp import web
+
+from ..engines.base import Process
+from ..errors import InvalidRequest, NotRunning
+from ..models import Job
+from . import jobs
+from .keys import JOBS
+from .streams import EXIT, feed, flag, framed, legacy_input, relay, size_of, websocket
+
+
+async def exec_(request: web.Request) -> web.WebSocketResponse:
+    job = jobs.find(request)
+    command = request.query.get("cmd", "")
+    process = await request.app[JOBS].exec(job.id, command, tty=flag(request, "tty"))
+
+    async def receive(frame: bytes) -> bool:
+        await feed(process, frame)
+        return True
+
+    async with websocket(request, receive) as socket:
+        await relay(process, framed(socket))
+        code = await process.wait()
+        await socket.send_bytes(bytes([EXIT]) + json.dumps({"exit_code": code}).encode())
+    return socket
+
+
+class LegacyExec:
+    """An exec of the older client, which creates, starts and inspects it in separate calls."""
+
+    # How long a finished exec waits for the client's first look. Seconds.
+    INSPECT_WAIT = 5.0
+
+    def __init__(self, job: Job, command: str, tty: bool) -> None:
+        self.id = os.urandom(16).hex()
+        self.job = job
+        self.command = command
+        self.tty = tty
+        self.process: Optional[Process] = None
+        self.exit_code: Optional[int] = None
+        # The client shows no output if its first look, after the start, finds the exec ended.
+        self.inspected = asyncio.Event()
+
+    @property
+    def running(self) -> bool:
+        return self.exit_code is None
+
+    def payload(self) -> Dict[str, object]:
+        return {
+            "id": self.id,
+            "running": self.running,
+            "exit_code": self.exit_code if self.exit_code is not None else 0,
+            "job_id": self.job.id,
+            "tty": self.tty,
+            "entrypoint": "",
+            "command": self.command,
+        }
+
+
+EXECS: web.AppKey[Dict[Tuple[str, str], LegacyExec]] = web.AppKey("EXECS", dict)
+
+
+async def legacy_exec_create(request: web.Request) -> web.Response:
+    body = await jobs.read_json(request)
+    if not isinstance(body, dict) or not isinstance(body.get("command"), str):
+        raise InvalidRequest("the exec needs a command")
+    job = jobs.find(request)
+    refuse_unless_running(request, job)
+    execs = request.app[EXECS]
+    # The client inspects an exec after its end; those of jobs that ended nobody asks for.
+    for key in [key for key in execs if request.app[JOBS].get(key[0]).is_finished]:
+        del execs[key]
+    created = LegacyExec(job, body["command"], bool(body.get("tty")))
+    execs[job.id, created.id] = created
+    return web.json_response({"job_id": job.id, "exec_id": created.id})
+
+
+async def legacy_exec_start(request: web.Request) -> web.WebSocketResponse:
+    started = find_exec(request)
+    refuse_unless_running(request, started.job)
+    process = await request.app[JOBS].exec(started.job.id, started.command, tty=started.tty)
+    started.process = process
+    async with websocket(request, legacy_input(process, detachable=False)) as socket:
+        await relay(process, framed(socket))
+        code = await process.wait()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(started.inspected.wait(), LegacyExec.INSPECT_WAIT)
+        started.exit_code = code
+    return socket
+
+
+async def legacy_exec_inspect(request: web.Request) -> web.Response:
+    found = find_exec(request)
+    if found.process is not None:
+        found.inspected.set()
+    return web.json_response(found.payload())
+
+
+async def legacy_exec_resize(request: web.Request) -> web.Response:
+    process = find_exec(request).process
+    if process is not None:
+        await process.resize(size_of(request))
+    return web.Response()
+
+
+def find_exec(request: web.Request) -> LegacyExec:
+    key = jobs.find(request).id, request.match_info["exec"]
+    found = request.app[EXECS].get(key)
+    if found is None:
+        raise InvalidRequest(f"no such exec {key[1]}")
+    return found
+
+
+def refuse_unless_running(request: web.Request, job: Job) -> None:
+    """The older protocol answers 400 where the newer one answers 404."""
+    try:
+        request.app[JOBS].running(job.id)
+    except NotRunning as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def routes() -> List[web.RouteDef]:
+    job = "/monitoring/jobs/{job}"
+    return [
+        web.get(f"{job}/exec", exec_),
+        web.post(f"{job}/exec_create", legacy_exec_create),
+        web.get(f"{job}/{{exec}}/exec_start", legacy_exec_start),
+        web.get(f"{job}/{{exec}}/exec_inspect", legacy_exec_inspect),
+        web.post(f"{job}/{{exec}}/exec_resize", legacy_exec_resize),
+    ]

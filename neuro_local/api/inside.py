@@ -1,0 +1,72 @@
+"""Reaching into a running job: its ports, and its file system as an image."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import List
+
+from aiohttp import web
+
+from ..errors import InvalidRequest, NeuroLocalError
+from . import jobs
+from .keys import JOBS
+from .streams import websocket
+
+
+async def port_forward(request: web.Request) -> web.WebSocketResponse:
+    job = jobs.find(request)
+    port = request.match_info["port"]
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidRequest(f"{port!r} is not a port number")
+    try:
+        connection = await request.app[JOBS].running(job.id).connect(int(port))
+    except OSError as error:
+        raise InvalidRequest(f"nothing answers on port {port} of job {job.id}: {error}") from None
+    reader, writer = await asyncio.open_connection(sock=connection)
+
+    async def receive(frame: bytes) -> bool:
+        writer.write(frame)
+        await writer.drain()
+        return True
+
+    try:
+        async with websocket(request, receive) as socket:
+            while data := await reader.read(2**16):
+                await socket.send_bytes(data)
+        return socket
+    finally:
+        writer.close()
+
+
+async def save(request: web.Request) -> web.StreamResponse:
+    """Save as an image, with the lines of progress that docker's commit and push give."""
+    job = jobs.find(request)
+    body = await jobs.read_json(request)
+    container = body.get("container") if isinstance(body, dict) else None
+    image = container.get("image") if isinstance(container, dict) else None
+    if not isinstance(image, str):
+        raise InvalidRequest("save needs the image's reference in container.image")
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+
+    async def line(**fields: object) -> None:
+        await response.write(json.dumps(fields).encode() + b"\n")
+
+    await line(status="CommitStarted", details={"container": job.id, "image": image})
+    try:
+        await request.app[JOBS].save(job.id, image)
+    except NeuroLocalError as error:
+        await line(error=str(error), errorDetail={"message": str(error)})
+    else:
+        await line(status="CommitFinished")
+    await response.write_eof()
+    return response
+
+
+def routes() -> List[web.RouteDef]:
+    job = "/monitoring/jobs/{job}"
+    return [
+        web.get(f"{job}/port_forward/{{port}}", port_forward),
+        web.post(f"{job}/save", save),
+    ]

@@ -1,0 +1,20 @@
+"""Typed keys under which the application holds what its handlers need."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ..ingress import Ingress
+from ..models import Identity
+from ..services.jobs import JobService
+from ..services.storage import StorageService
+from .oauth import Logins
+from .viewers import Viewers
+
+IDENTITY = web.AppKey("IDENTITY", Identity)
+BASE_URL = web.AppKey("BASE_URL", str)
+STORAGE = web.AppKey("STORAGE", StorageService)
+JOBS = web.AppKey("JOBS", JobService)
+INGRESS = web.AppKey("INGRESS", Ingress)
+VIEWERS = web.AppKey("VIEWERS", Viewers)
+LOGINS = web.AppKey("LOGINS", Logins)

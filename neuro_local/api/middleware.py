@@ -1,0 +1,103 @@
+"""Who may come in, and the one place that turns errors into status codes and JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+from typing import Callable, Mapping, Type
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ..errors import (
+    InvalidRequest,
+    NeuroLocalError,
+    NotFound,
+    NotRunning,
+    SaveFailed,
+    StartFailed,
+    StorageError,
+    Unauthorized,
+    Unsupported,
+)
+
+logger = logging.getLogger(__name__)
+
+STATUS: Mapping[Type[NeuroLocalError], int] = {
+    InvalidRequest: 400,
+    StorageError: 400,
+    StartFailed: 400,
+    SaveFailed: 400,
+    Unauthorized: 401,
+    NotFound: 404,
+    NotRunning: 404,
+    Unsupported: 501,
+}
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer `{"error": text}`, and the text in X-Error, where a refused WebSocket's client
+    looks for it. What is not meant for users becomes a 500 and a traceback in the log."""
+    try:
+        return await handler(request)
+    except NeuroLocalError as error:
+        payload = {"error": str(error)}
+        if isinstance(error, StorageError):
+            payload["errno"] = error.symbol
+        response = web.json_response(payload, status=status_of(error))
+        response.headers["X-Error"] = _one_line(str(error))
+        if isinstance(error, Unauthorized):
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    except web.HTTPException:
+        raise
+    except ConnectionResetError:  # the client has gone, and with it whoever could be answered
+        return web.Response(status=400)
+    except Exception:
+        logger.exception("%s %s", request.method, request.path)
+        text = "neuro-local failed; `neuro-local logs` shows why"
+        return web.json_response({"error": text}, status=500, headers={"X-Error": text})
+
+
+def status_of(error: NeuroLocalError) -> int:
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return 500
+
+
+def authentication(token: str, public: Callable[[web.Request], bool]) -> Middleware:
+    """Return the middleware that lets in requests with the token, and `public` ones."""
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        header = request.headers.get("Authorization")
+        if header is None and public(request):
+            return await handler(request)
+        if header is None or not hmac.compare_digest(_credential(header), token.encode()):
+            raise Unauthorized(
+                "no token, or not this platform's; `neuro-local env` prints how to log in"
+            )
+        request["authorized"] = True
+        return await handler(request)
+
+    return authenticate
+
+
+def _credential(header: str) -> bytes:
+    """Return the token of a Bearer header, or the password of a Basic one (the registry's)."""
+    kind, _, value = header.partition(" ")
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return value.encode(errors="replace") if kind.lower() == "bearer" else b""
+
+
+def _one_line(text: str) -> str:
+    # A header holds neither line breaks nor much beyond ASCII.
+    return " ".join(text.split()).encode("ascii", "replace").decode()[:1000]

@@ -1,0 +1,132 @@
+"""Watching a job's main process: its log, and attaching to it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import AsyncIterator, List, Optional
+
+from aiohttp import web
+
+from ..engines.base import Chunk, Process
+from ..errors import NotRunning
+from ..joblog import as_bytes
+from ..models import Job
+from . import jobs
+from .keys import JOBS, VIEWERS
+from .requests import parse_moment
+from .streams import Send, feed, flag, framed, legacy_input, size_of, websocket
+from .viewers import AttachView
+
+# How long the older client may take to read the end of a log before attach hangs up. Seconds.
+LEGACY_DRAIN = 0.5
+
+
+async def log(request: web.Request) -> web.WebSocketResponse:
+    """The newer client's log: binary frames until the job has ended."""
+    job = jobs.find(request)
+    async with log_of(request, job) as pieces, websocket(request) as socket:
+        async for piece in pieces:
+            await socket.send_bytes(piece)
+    return socket
+
+
+async def legacy_log(request: web.Request) -> web.StreamResponse:
+    """The older client's log: plain text until the job has ended."""
+    job = jobs.find(request)
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    async with log_of(request, job) as pieces:
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+    return response
+
+
+@asynccontextmanager
+async def log_of(request: web.Request, job: Job) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Give the pieces of a job's log that this client is to show."""
+    service, viewers = request.app[JOBS], request.app[VIEWERS]
+    since = parse_moment(request.query.get("since"))
+    timestamps = request.query.get("timestamps", "").lower() in ("1", "true")
+    view = await viewers.open_log(job.id, running=not job.is_finished)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        if view.muted:
+            await service.ended(job.id)
+            return
+        moment = since.timestamp() if since else None
+        records = service.log(job.id).read()
+        async for piece in as_bytes(records, since=moment, timestamps=timestamps):
+            yield piece
+
+    try:
+        yield pieces()
+    finally:
+        viewers.close_log(job.id, view)
+
+
+async def attach(request: web.Request) -> web.WebSocketResponse:
+    if "tty" not in request.query:
+        return await legacy_attach(request)
+    job = jobs.find(request)
+    viewers = request.app[VIEWERS]
+    shows = any(flag(request, stream) for stream in ("stdout", "stderr"))
+    try:
+        main = request.app[JOBS].running(job.id).main
+    except NotRunning:
+        viewers.refuse_attach(job.id, probe=not shows)
+        raise
+
+    async def receive(frame: bytes) -> bool:
+        await feed(main, frame)
+        return True
+
+    async with websocket(request, receive) as socket:
+        if not shows:
+            await request.app[JOBS].ended(job.id)
+            return socket
+        view = await viewers.open_attach(job.id)
+        await show_output(request, job, view, framed(socket))
+    return socket
+
+
+async def legacy_attach(request: web.Request) -> web.WebSocketResponse:
+    """The older client's attach, which may come for a finished job, and then ends at once."""
+    job = jobs.find(request)
+    service = request.app[JOBS]
+    with suppress(NotRunning):
+        main: Optional[Process] = None
+        main = service.running(job.id).main
+    async with websocket(request, legacy_input(main)) as socket:
+        if main is not None:
+            view = await request.app[VIEWERS].open_legacy_attach(job.id)
+            await show_output(request, job, view, framed(socket))
+            if view.partner is not None:
+                await asyncio.sleep(LEGACY_DRAIN)
+    return socket
+
+
+async def show_output(request: web.Request, job: Job, view: AttachView, send: Send) -> None:
+    if view.partner is not None:
+        await view.partner.done.wait()
+        return
+    records = request.app[JOBS].log(job.id).read(from_end=not view.from_start)
+    async for record in records:
+        await send(Chunk(record.channel, record.data))
+
+
+async def legacy_resize(request: web.Request) -> web.Response:
+    await request.app[JOBS].running(jobs.find(request).id).main.resize(size_of(request))
+    return web.Response()
+
+
+def routes() -> List[web.RouteDef]:
+    job = "/monitoring/jobs/{job}"
+    return [
+        web.get(f"{job}/log_ws", log),
+        web.get(f"{job}/log", legacy_log),
+        web.get(f"{job}/attach", attach),
+        web.post(f"{job}/resize", legacy_resize),
+    ]

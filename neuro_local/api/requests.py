@@ -1,0 +1,186 @@
+"""What clients send becomes models here, or a refusal that names the value and the rule.
+
+The rules are the platform's (its API, section 5.1), so that what runs here runs there.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+
+from ..config import PRESETS
+from ..errors import InvalidRequest, Unsupported
+from ..models import Http, JobFilter, JobSpec, JobStatus, Preset, Volume
+
+# The platform's rule for job names, with its limits; `job-` is kept for ids.
+JOB_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
+NAME_LENGTH = range(3, 41)
+MAX_TAGS = 16
+MAX_TAG_LENGTH = 256
+
+# Accepted from the clients, for they always or often send them, and of no effect on one machine.
+_IGNORED = frozenset(
+    "cluster_name org_name project_name schedule_timeout wait_for_jobs_quota priority".split()
+)
+# What the platform does with these, neuro-local does not; said rather than ignored.
+_UNSUPPORTED = {
+    "pass_config": "--pass-config",
+    "secret_env": "secrets in environment variables (--env NAME=secret:KEY)",
+    "secret_volumes": "secret volumes (--volume secret:KEY:PATH)",
+    "disk_volumes": "disk volumes (--volume disk:ID:PATH)",
+    "restart_policy": "--restart",
+    "privileged": "--privileged",
+    "energy_schedule_name": "--energy-schedule",
+}
+_KNOWN = frozenset(
+    "image preset_name name tags description command entrypoint working_dir http env volumes"
+    " resources tty max_run_time_minutes".split()
+)
+
+
+def parse_job(body: Any, to_path: Callable[[str], str]) -> JobSpec:
+    """Return what a client asks for in POST /jobs; `to_path` gives a storage URI's path.
+
+    Raises InvalidRequest, or Unsupported for what only the real platform does.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("the job must be a JSON object")
+    for key, what in _UNSUPPORTED.items():
+        if body.get(key):
+            raise Unsupported(f"neuro-local does not support {what}")
+    unknown = set(body) - _KNOWN - _IGNORED - set(_UNSUPPORTED)
+    if unknown:
+        raise InvalidRequest(f"unknown keys in the job: {', '.join(sorted(unknown))}")
+    return JobSpec(
+        image=_typed(body, "image", str, required=True),
+        preset=_preset(_typed(body, "preset_name", str, required=True)),
+        name=_name(_typed(body, "name", str)),
+        tags=_tags(_typed(body, "tags", list) or []),
+        description=_typed(body, "description", str),
+        command=_typed(body, "command", str),
+        entrypoint=_typed(body, "entrypoint", str),
+        working_dir=_absolute(_typed(body, "working_dir", str), "working_dir"),
+        http=_http(_typed(body, "http", dict)),
+        env=_env(_typed(body, "env", dict) or {}),
+        volumes=_volumes(_typed(body, "volumes", list) or [], to_path),
+        tty=bool(_typed(body, "tty", bool)),
+        shm=bool((_typed(body, "resources", dict) or {}).get("shm")),
+        life_span_minutes=_life_span(_typed(body, "max_run_time_minutes", int)),
+    )
+
+
+def parse_filter(query: Mapping[str, Any]) -> JobFilter:
+    """Return the filter of GET /jobs. Raises InvalidRequest."""
+    get_all: Callable[[str, Sequence[str]], Sequence[str]] = query.getall  # type: ignore
+    return JobFilter(
+        statuses=frozenset(_status(text) for text in get_all("status", ())),
+        owners=frozenset(get_all("owner", ())),
+        tags=frozenset(get_all("tag", ())),
+        name=query.get("name"),
+        since=parse_moment(query.get("since")),
+        until=parse_moment(query.get("until")),
+    )
+
+
+def parse_moment(text: Optional[str]) -> Optional[datetime]:
+    """Return an ISO 8601 moment; without an offset it is taken as UTC. Raises InvalidRequest."""
+    if not text:
+        return None
+    try:
+        # An offset's plus sign arrives as a space where a client did not quote it.
+        moment = datetime.fromisoformat(text.replace(" ", "+").replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not an ISO 8601 date") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _typed(body: Dict[str, Any], key: str, kind: type, *, required: bool = False) -> Any:
+    value = body.get(key)
+    if value is None and not required:
+        return None
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InvalidRequest(f"{key!r} of the job is not of type {kind.__name__}: {value!r}")
+    return value
+
+
+def _preset(name: str) -> Preset:
+    for preset in PRESETS:
+        if preset.name == name:
+            return preset
+    names = ", ".join(preset.name for preset in PRESETS)
+    raise InvalidRequest(f"unknown preset {name!r}; this platform has {names}")
+
+
+def _name(name: Optional[str]) -> Optional[str]:
+    if name is None:
+        return None
+    if len(name) not in NAME_LENGTH or not JOB_NAME.fullmatch(name) or name.startswith("job-"):
+        raise InvalidRequest(
+            f"invalid job name {name!r}: 3 to 40 lower-case letters, digits and single inner "
+            "hyphens, a letter first, and not starting with job-"
+        )
+    return name
+
+
+def _tags(tags: Sequence[Any]) -> Tuple[str, ...]:
+    for tag in tags:
+        valid = isinstance(tag, str) and 1 <= len(tag) <= MAX_TAG_LENGTH and tag.split() == [tag]
+        if not valid:
+            raise InvalidRequest(f"invalid tag {tag!r}: 1 to 256 characters, no white space")
+    if len(tags) > MAX_TAGS:
+        raise InvalidRequest(f"{len(tags)} tags are too many; a job has at most {MAX_TAGS}")
+    return tuple(tags)
+
+
+def _absolute(path: Optional[str], what: str) -> Optional[str]:
+    if path is not None and (not path.startswith("/") or ".." in path.split("/")):
+        raise InvalidRequest(f"{what} {path!r} is not an absolute path without '..'")
+    return path
+
+
+def _http(http: Optional[Dict[str, Any]]) -> Optional[Http]:
+    if http is None:
+        return None
+    port = _typed(http, "port", int, required=True)
+    if not 0 < port < 65536:
+        raise InvalidRequest(f"{port} is not a port number")
+    # Without a word on it the safe choice; the clients always send one.
+    return Http(port, requires_auth=bool(http.get("requires_auth", True)))
+
+
+def _env(env: Dict[str, Any]) -> Dict[str, str]:
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or not isinstance(value, str) or "\0" in value:
+            raise InvalidRequest(f"invalid environment variable {name!r}: {value!r}")
+    return env
+
+
+def _volumes(volumes: Sequence[Any], to_path: Callable[[str], str]) -> Tuple[Volume, ...]:
+    parsed = []
+    for volume in volumes:
+        if not isinstance(volume, dict):
+            raise InvalidRequest(f"invalid volume {volume!r}")
+        uri = _typed(volume, "src_storage_uri", str, required=True)
+        target = _typed(volume, "dst_path", str, required=True)
+        _absolute(target, "volume path")
+        read_only = bool(_typed(volume, "read_only", bool))
+        parsed.append(Volume(uri, to_path(uri), target.rstrip("/") or "/", read_only))
+    targets = [volume.target for volume in parsed]
+    for target in targets:
+        if targets.count(target) > 1 or target == "/":
+            raise InvalidRequest(f"volume path {target!r} is used twice or is the root")
+    return tuple(parsed)
+
+
+def _life_span(minutes: Optional[int]) -> Optional[int]:
+    if minutes is not None and minutes < 1:
+        raise InvalidRequest("the life span is less than a minute; the shortest is 1m")
+    return minutes
+
+
+def _status(text: str) -> JobStatus:
+    try:
+        return JobStatus(text)
+    except ValueError:
+        raise InvalidRequest(f"unknown status {text!r}") from None

@@ -1,0 +1,31 @@
+"""The route table, and the answer for what the platform has and neuro-local lacks."""
+
+from __future__ import annotations
+
+from typing import List
+
+from aiohttp import web
+
+from ..errors import Unsupported
+from . import config, execs, inside, jobs, output, storage
+
+
+def all_routes() -> List[web.RouteDef]:
+    return [
+        *config.routes(),
+        *jobs.routes(),
+        *output.routes(),
+        *execs.routes(),
+        *inside.routes(),
+        *storage.routes("/storage"),
+        web.route("*", "/{path:.*}", unsupported),
+    ]
+
+
+def is_public(request: web.Request) -> bool:
+    """Whether strangers may come here: they have to learn where to log in."""
+    return request.path in config.PUBLIC
+
+
+async def unsupported(request: web.Request) -> web.Response:
+    raise Unsupported(f"neuro-local does not have {request.method} {request.path}")

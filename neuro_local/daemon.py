@@ -1,0 +1,152 @@
+"""Starts the server in the background, tells whether it runs, and stops it.
+
+Whether an instance runs is told by a lock that its server holds for as long as it lives: unlike
+a process id in a file, it cannot be stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import IO, Optional
+
+from aiohttp import web
+
+from . import instance
+from .app import create_app, create_engine
+from .config import Settings
+from .errors import NeuroLocalError, UsageError
+
+# How long the server may take to stop its jobs and itself. Seconds. It deletes the files of ended
+# jobs first, and on a busy disk an environment of 40,000 files has taken longer than 30.
+DOWN_TIMEOUT = 120.0
+
+READY = b"ready"
+
+logger = logging.getLogger(__name__)
+
+
+def running_pid(settings: Settings) -> Optional[int]:
+    """Return the process id of the instance's server, or None when it does not run."""
+    try:
+        with settings.lock_file.open() as lock:
+            if _try_lock(lock, shared=True):
+                return None
+            return int(lock.read() or 0) or None
+    except FileNotFoundError:
+        return None
+
+
+def up(settings: Settings) -> bool:
+    """Start the server in the background; return once it answers.
+
+    Returns False when it ran already. Raises UsageError with the server's own reason.
+    """
+    instance.prepare(settings)
+    if running_pid(settings):
+        return False
+    reader, writer = os.pipe()
+    with settings.log_file.open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "neuro_local", "--state-dir", str(settings.state)]
+            + ["serve", "--ready-fd", str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writer],
+            start_new_session=True,
+        )
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        answer = pipe.read()
+    if answer != READY:
+        server.wait()
+        reason = answer.decode(errors="replace") or "the server died while it started"
+        raise UsageError(reason, f"Its log is {settings.log_file}")
+    return True
+
+
+def down(settings: Settings) -> bool:
+    """Stop the server and all its jobs; return once it is gone, False when it did not run."""
+    pid = running_pid(settings)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_TIMEOUT
+    while running_pid(settings) == pid:
+        if time.monotonic() > deadline:
+            raise UsageError(f"the server, process {pid}, does not stop; end it with kill -9 {pid}")
+        time.sleep(0.05)
+    return True
+
+
+def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
+    """Run the server until SIGTERM or SIGINT. Tells `ready_fd`, once, that it answers, or why it
+    cannot. Raises UsageError or EngineUnavailable."""
+    try:
+        asyncio.run(_serve(settings, ready_fd))
+    except NeuroLocalError as error:
+        _tell(ready_fd, str(error).encode())
+        raise
+
+
+async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
+    os.umask(0o077)
+    instance.prepare(settings)
+    with settings.lock_file.open("a+") as lock:
+        if not await _lock(lock):
+            raise UsageError(f"an instance already runs in {str(settings.state)!r}")
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        listener = instance.listen(settings)
+        app = create_app(
+            settings,
+            engine=create_engine(settings),
+            port=listener.getsockname()[1],
+            token=instance.token(settings),
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            _tell(ready_fd, READY)
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+
+
+def _tell(ready_fd: Optional[int], message: bytes) -> None:
+    if ready_fd is not None:
+        try:
+            os.write(ready_fd, message)
+            os.close(ready_fd)
+        except OSError:  # told already, or nobody waits any more
+            pass
+
+
+async def _lock(file: IO[str]) -> bool:
+    """Take the lock, past the moments in which `running_pid` holds it."""
+    for _ in range(20):
+        if _try_lock(file):
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+def _try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""Passes the web pages of jobs through to the browser, each on a loopback port of its own.
+
+A port of its own, rather than a path, since pages link to `/` and the platform gives each job
+a host. Whoever comes without the job's key gets 401, on every path, method and upgrade; the key
+comes once in the address, then in a cookie. Cookies do not know ports, so each job's cookie has
+its own name, and no cookie of ours is ever passed on to a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from dataclasses import dataclass
+from typing import Dict, Optional, Union
+
+import aiohttp
+from aiohttp import WSMsgType, web
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from .config import HOST
+from .engines.base import Task
+from .errors import NotRunning
+from .models import Job
+
+KEY_PARAMETER = "neuro-local-key"
+COOKIE_PREFIX = "neuro-local-"
+
+# Of one connection, not of the message (RFC 9110, section 7.6.1); aiohttp sets its own.
+HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
+    " transfer-encoding upgrade".split()
+)
+
+Socket = Union["web.WebSocketResponse[bool]", "aiohttp.ClientWebSocketResponse[bool]"]
+
+_NOT_YET = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="refresh" content="1"><title>Starting</title></head>
+<body>The job does not answer on port {port} yet. This page tries again every second.</body></html>
+"""
+
+
+class JobConnector(aiohttp.BaseConnector):
+    """Connects to a port inside a job, whatever host the request names."""
+
+    def __init__(self, task: Task, port: int) -> None:
+        super().__init__(limit=0)
+        self._task = task
+        self._port = port
+
+    async def _create_connection(self, *args: object, **kwargs: object) -> ResponseHandler:
+        loop = asyncio.get_running_loop()
+        connection = await self._task.connect(self._port)
+        _, protocol = await loop.create_connection(self._factory, sock=connection)
+        return protocol
+
+
+@dataclass
+class Page:
+    """The published page of one job."""
+
+    port: int
+    runner: web.AppRunner
+    session: aiohttp.ClientSession
+
+
+class Ingress:
+    def __init__(self) -> None:
+        self._pages: Dict[str, Page] = {}
+
+    async def publish(self, job: Job, task: Task) -> None:
+        """Open a loopback port for the job's web page."""
+        assert job.spec.http is not None
+        session = aiohttp.ClientSession(
+            connector=JobConnector(task, job.spec.http.port),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        app = web.Application(client_max_size=0)
+        app.router.add_route("*", "/{path:.*}", Proxy(job, session).handle)
+        # Access logs would hold the key.
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, HOST, 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        self._pages[job.id] = Page(port, runner, session)
+
+    async def withdraw(self, job_id: str) -> None:
+        """Close the job's port. Repeatable."""
+        page = self._pages.pop(job_id, None)
+        if page is not None:
+            await page.session.close()
+            await page.runner.cleanup()
+
+    def url(self, job: Job) -> Optional[str]:
+        """Return the address of a job's web page, with its key if it needs one."""
+        page = self._pages.get(job.id)
+        if page is None or job.spec.http is None:
+            return None
+        url = URL.build(scheme="http", host=HOST, port=page.port, path="/")
+        if job.spec.http.requires_auth:
+            url = url.with_query({KEY_PARAMETER: job.key})
+        return str(url)
+
+
+class Proxy:
+    """Handles the requests for one job's page."""
+
+    def __init__(self, job: Job, session: aiohttp.ClientSession) -> None:
+        assert job.spec.http is not None
+        self._http = job.spec.http
+        self._key = job.key
+        self._cookie = COOKIE_PREFIX + job.id
+        self._session = session
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self._http.requires_auth and not self._matches(request.cookies.get(self._cookie)):
+            return self._admit(request)
+        try:
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await self._pass_socket(request)
+            return await self._pass_request(request)
+        except (NotRunning, OSError, aiohttp.ClientError):
+            text = _NOT_YET.format(port=self._http.port)
+            return web.Response(status=502, text=text, content_type="text/html")
+
+    def _admit(self, request: web.Request) -> web.Response:
+        """Exchange the key in the address for a cookie, so that it does not stay in sight."""
+        if not self._matches(request.query.get(KEY_PARAMETER)):
+            text = "401: open the full address that `neuro status` shows for this job\n"
+            return web.Response(status=401, text=text)
+        rest = request.rel_url.with_query(
+            [(name, value) for name, value in request.query.items() if name != KEY_PARAMETER]
+        )
+        response = web.Response(status=303, headers={"Location": str(rest)})
+        response.set_cookie(self._cookie, self._key, httponly=True, samesite="Lax")
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    def _matches(self, value: Optional[str]) -> bool:
+        return value is not None and hmac.compare_digest(value.encode(), self._key.encode())
+
+    async def _pass_request(self, request: web.Request) -> web.StreamResponse:
+        async with self._session.request(
+            request.method,
+            self._target(request),
+            headers=_forwarded(request),
+            data=request.content if request.body_exists else None,
+            allow_redirects=False,
+        ) as answer:
+            response = web.StreamResponse(status=answer.status, reason=answer.reason)
+            for name, value in answer.headers.items():
+                if name.lower() not in HOP_BY_HOP:
+                    response.headers.add(name, value)
+            await response.prepare(request)
+            try:
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
+            except (OSError, aiohttp.ClientError):
+                # Too late for an error page: let the browser see that the answer broke off.
+                if request.transport is not None:
+                    request.transport.abort()
+            return response
+
+    async def _pass_socket(self, request: web.Request) -> web.WebSocketResponse:
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        protocols = [name.strip() for name in offered.split(",") if name.strip()]
+        headers = {
+            name: value
+            for name, value in _forwarded(request).items()
+            if not name.lower().startswith("sec-websocket-")
+        }
+        async with self._session.ws_connect(
+            self._target(request), protocols=protocols, headers=headers, max_msg_size=0
+        ) as inner:
+            chosen = [inner.protocol] if inner.protocol else []
+            outer = web.WebSocketResponse(protocols=chosen, max_msg_size=0)
+            await outer.prepare(request)
+            pumps = {
+                asyncio.create_task(_pump(outer, inner)),
+                asyncio.create_task(_pump(inner, outer)),
+            }
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+                await outer.close(code=inner.close_code or aiohttp.WSCloseCode.OK)
+            return outer
+
+    def _target(self, request: web.Request) -> URL:
+        return URL(f"http://{HOST}:{self._http.port}{request.raw_path}", encoded=True)
+
+
+def _forwarded(request: web.Request) -> Dict[str, str]:
+    """Return the headers for the job: the Host stays, so that a page sees its own origin."""
+    headers = {}
+    for name, value in request.headers.items():
+        if name.lower() == "cookie":
+            parts = (part.strip() for part in value.split(";"))
+            value = "; ".join(part for part in parts if not part.startswith(COOKIE_PREFIX))
+        if name.lower() not in HOP_BY_HOP and value:
+            headers[name] = value
+    return headers
+
+
+async def _pump(
+    source: Socket,
+    sink: Socket,
+) -> None:
+    async for message in source:
+        if message.type is WSMsgType.TEXT:
+            await sink.send_str(message.data)
+        elif message.type is WSMsgType.BINARY:
+            await sink.send_bytes(message.data)

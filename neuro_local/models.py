@@ -1,0 +1,182 @@
+"""Jobs and what belongs to them, as frozen values in the platform's words."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Mapping, Optional, Tuple
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class JobStatus(str, Enum):
+    PENDING = "pending"
+    SUSPENDED = "suspended"  # clients ask for such jobs; there are none on one machine
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Reason:
+    """The platform's usual words for why a job is in its status."""
+
+    CREATING = "Creating"
+    COMPLETED = "Completed"
+    ERROR = "Error"
+    CANNOT_RUN = "ContainerCannotRun"
+    USER_REQUESTED = "UserRequested"
+    LIFE_SPAN_ENDED = "LifeSpanEnded"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named size of job. The sandbox engine knows the sizes but does not enforce them."""
+
+    name: str
+    cpu: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who and where everybody is on this platform: one user in one project."""
+
+    cluster: str = "local"
+    org: str = "neuro-local"
+    user: str = "user"
+
+    @property
+    def project(self) -> str:
+        # The older client knows users, the newer one projects: with one name for both,
+        # each sees the other's storage, jobs and images.
+        return self.user
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A storage folder in the job; `path` is its path on storage, `uri` as the client sent it."""
+
+    uri: str
+    path: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Http:
+    """The port that serves the job's web page."""
+
+    port: int
+    requires_auth: bool
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What the client asked for. Life span in minutes; None means no limit."""
+
+    image: str
+    preset: Preset
+    name: Optional[str] = None
+    tags: Tuple[str, ...] = ()
+    description: Optional[str] = None
+    command: Optional[str] = None
+    entrypoint: Optional[str] = None
+    working_dir: Optional[str] = None
+    http: Optional[Http] = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    volumes: Tuple[Volume, ...] = ()
+    tty: bool = False
+    shm: bool = False
+    life_span_minutes: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of status. `exit_code` only where a process ended."""
+
+    status: JobStatus
+    at: datetime
+    reason: Optional[str] = None
+    description: Optional[str] = None
+    exit_code: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job with its history, the first transition being its creation.
+
+    `key` is the credential of its web page.
+    """
+
+    id: str
+    owner: str
+    spec: JobSpec
+    key: str
+    transitions: Tuple[Transition, ...]
+
+    @property
+    def last(self) -> Transition:
+        return self.transitions[-1]
+
+    @property
+    def status(self) -> JobStatus:
+        return self.last.status
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.is_finished
+
+    @property
+    def created_at(self) -> datetime:
+        return self.transitions[0].at
+
+    @property
+    def started_at(self) -> Optional[datetime]:
+        """When it began to run; for a job that ended without ever running, when it ended."""
+        for transition in self.transitions:
+            if transition.status is JobStatus.RUNNING:
+                return transition.at
+        return self.finished_at
+
+    @property
+    def finished_at(self) -> Optional[datetime]:
+        return self.last.at if self.is_finished else None
+
+    def run_time_seconds(self) -> float:
+        if self.started_at is None:
+            return 0.0
+        return ((self.finished_at or now()) - self.started_at).total_seconds()
+
+    def moved(self, transition: Transition) -> Job:
+        return dataclasses.replace(self, transitions=self.transitions + (transition,))
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs to list: any of the statuses and owners, all of the tags, exact name."""
+
+    statuses: frozenset[JobStatus] = frozenset()
+    owners: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    name: Optional[str] = None
+    since: Optional[datetime] = None
+    until: Optional[datetime] = None
+
+    def matches(self, job: Job) -> bool:
+        return (
+            (not self.statuses or job.status in self.statuses)
+            and (not self.owners or job.owner in self.owners)
+            and self.tags <= frozenset(job.spec.tags)
+            and (self.name is None or job.spec.name == self.name)
+            and (self.since is None or job.created_at >= self.since)
+            and (self.until is None or job.created_at <= self.until)
+        )

@@ -1,0 +1,54 @@
+"""Image references: which are this platform's own, and what an engine calls them."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ..engines.base import Engine
+from ..errors import InvalidRequest, StartFailed
+from ..models import Identity
+
+
+class ImageService:
+    """Knows this platform's registry, `host:port`, as the clients spell it.
+
+    Engines keep own images without the registry's host and without the organisation, so that
+    both clients name the same one and a new port after a restart loses none.
+    """
+
+    def __init__(self, registry: str, identity: Identity, engine: Engine) -> None:
+        self._registry = registry + "/"
+        self._identity = identity
+        self._engine = engine
+
+    def to_save(self, reference: str) -> str:
+        """Return the engine's name for an image to keep. Raises InvalidRequest for other hosts."""
+        if not reference.startswith(self._registry):
+            raise InvalidRequest(
+                f"cannot save to {reference}: only images of this platform can be saved to, "
+                "for example image:my-image"
+            )
+        return self._own_name(reference)
+
+    async def to_run(self, reference: str) -> str:
+        """Return the engine's name for an image to run; one of our own must have been saved.
+
+        Raises StartFailed.
+        """
+        if not reference.startswith(self._registry):
+            return reference
+        name = self._own_name(reference)
+        if name not in await self._engine.images():
+            raise StartFailed(
+                f"image {reference} is not on this platform; nothing was saved under that name",
+                reason="ErrImagePull",
+            )
+        return name
+
+    async def saved(self) -> Sequence[str]:
+        """Names of all images kept on this platform, `PROJECT/NAME:TAG`."""
+        return await self._engine.images()
+
+    def _own_name(self, reference: str) -> str:
+        name = reference[len(self._registry) :]
+        return name.removeprefix(f"{self._identity.org}/")

@@ -1,0 +1,299 @@
+"""A job's life: names, statuses, life span, logs, and taking stock after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shlex
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Protocol, Sequence, Set
+
+from ..engines.base import Engine, Mount, Process, Size, Task, TaskSpec
+from ..errors import InvalidRequest, NeuroLocalError, NotFound, NotRunning, StartFailed
+from ..joblog import JobLog
+from ..models import Identity, Job, JobFilter, JobSpec, JobStatus, Reason, Transition, now
+from ..store import JobStore
+from .images import ImageService
+from .storage import StorageService
+
+logger = logging.getLogger(__name__)
+
+# Between SIGTERM and SIGKILL, in seconds; Kubernetes gives 30, a laptop's user waits less.
+STOP_GRACE = 5.0
+
+# How long a job that fails at once is still seen running, in seconds. `neuro run` looks five times
+# a second, and shows nothing of a job that has failed before its first look.
+SHORTEST_FAILURE = 0.6
+
+ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})
+
+
+class WebPages(Protocol):
+    """Publishes the HTTP port of a running job."""
+
+    async def publish(self, job: Job, task: Task) -> None: ...
+
+    async def withdraw(self, job_id: str) -> None: ...
+
+
+@dataclass
+class Execution:
+    """A job that has not ended: its task once it runs, and who looks after it."""
+
+    log: JobLog
+    task: Optional[Task] = None
+    supervisor: Optional[asyncio.Task[None]] = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class JobService:
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: JobStore,
+        engine: Engine,
+        storage: StorageService,
+        images: ImageService,
+        pages: WebPages,
+        logs: Path,
+        minute: float = 60.0,
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._engine = engine
+        self._storage = storage
+        self._images = images
+        self._pages = pages
+        self._logs = logs
+        self._minute = minute
+        self._executions: Dict[str, Execution] = {}
+        self._stopping: Set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Record the end of jobs that an earlier life of the server took with it."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for job in list(self._store.select(JobFilter(statuses=ACTIVE))):
+            self._move(
+                job.id,
+                JobStatus.FAILED,
+                Reason.ERROR,
+                "neuro-local stopped while the job was running",
+            )
+
+    async def close(self) -> None:
+        """Cancel what still runs, and wait until it is gone."""
+        for job_id in list(self._executions):
+            self._cancel(job_id, Reason.USER_REQUESTED, "neuro-local was shut down")
+        supervisors = [e.supervisor for e in self._executions.values() if e.supervisor]
+        await asyncio.gather(*supervisors, return_exceptions=True)
+        self._store.close()
+
+    # What clients ask for
+
+    async def create(self, spec: JobSpec) -> Job:
+        """Accept a job and start it in the background. Raises InvalidRequest."""
+        if spec.name is not None:
+            self._require_free(spec.name)
+        _words(spec.entrypoint, "entrypoint")
+        _words(spec.command, "command")
+        job = Job(
+            id=f"job-{uuid.uuid4()}",
+            owner=self._identity.user,
+            spec=spec,
+            key=secrets.token_urlsafe(24),
+            transitions=(Transition(JobStatus.PENDING, now(), Reason.CREATING),),
+        )
+        self._store.put(job)
+        execution = Execution(self.log(job.id))
+        execution.log.open()
+        self._executions[job.id] = execution
+        execution.supervisor = asyncio.create_task(self._supervise(job, execution))
+        return job
+
+    def get(self, id_or_name: str) -> Job:
+        """Return a job by its id, or the newest one of that name. Raises NotFound."""
+        job = self._store.get(id_or_name)
+        if job is None:
+            by_name = self._store.select(JobFilter(name=id_or_name), newest_first=True)
+            job = next(by_name, None)
+        if job is None:
+            raise NotFound(f"no such job {id_or_name}")
+        return job
+
+    def select(self, filter: JobFilter, *, newest_first: bool) -> List[Job]:
+        return list(self._store.select(filter, newest_first=newest_first))
+
+    async def cancel(self, id_or_name: str) -> None:
+        """End a job: its status changes at once, its processes follow. Repeatable."""
+        self._cancel(self.get(id_or_name).id, Reason.USER_REQUESTED)
+
+    async def save(self, id_or_name: str, image: str) -> None:
+        """Keep a running job as the image of that reference. Raises NotRunning, SaveFailed."""
+        job = self.get(id_or_name)
+        await self._task(job).save(self._images.to_save(image))
+
+    async def exec(
+        self, id_or_name: str, command: str, *, tty: bool, size: Optional[Size] = None
+    ) -> Process:
+        """Start a process in a running job; `command` is split into words, without a shell."""
+        # The older client passes a leading `--` on, which others take for the end of options.
+        words = _words(command, "command")
+        if words[:1] == ["--"]:
+            words = words[1:]
+        if not words:
+            raise InvalidRequest("the command to execute is empty")
+        return await self._task(self.get(id_or_name)).exec(words, tty=tty, size=size)
+
+    def running(self, id_or_name: str) -> Task:
+        """Return the task of a running job. Raises NotFound, NotRunning."""
+        return self._task(self.get(id_or_name))
+
+    def log(self, job_id: str) -> JobLog:
+        """Return the log of a job, the one that is being written if the job has not ended."""
+        execution = self._executions.get(job_id)
+        return execution.log if execution else JobLog(self._logs / f"{job_id}.log")
+
+    async def ended(self, job_id: str) -> None:
+        """Wait until the job's status is final and its log closed."""
+        execution = self._executions.get(job_id)
+        if execution is not None:
+            await execution.ended.wait()
+
+    # The life of one job
+
+    async def _supervise(self, job: Job, execution: Execution) -> None:
+        try:
+            await self._live(job, execution)
+        except StartFailed as error:
+            self._move(job.id, JobStatus.FAILED, error.reason, str(error))
+        except (NeuroLocalError, OSError) as error:  # a volume that cannot be, a full disk
+            self._move(job.id, JobStatus.FAILED, Reason.CANNOT_RUN, str(error))
+        except Exception:
+            logger.exception("job %s", job.id)
+            self._move(job.id, JobStatus.FAILED, Reason.ERROR, "neuro-local failed; see its log")
+        finally:
+            execution.log.close()
+            execution.ended.set()
+            try:
+                await self._pages.withdraw(job.id)
+                if execution.task is not None:
+                    await execution.task.remove()
+            finally:
+                del self._executions[job.id]
+
+    async def _live(self, job: Job, execution: Execution) -> None:
+        task = execution.task = await self._engine.run(await self._task_spec(job))
+        if self.get(job.id).is_finished:  # cancelled while it started
+            return
+        if job.spec.http is not None:
+            await self._pages.publish(job, task)
+        self._move(job.id, JobStatus.RUNNING)
+        started = time.monotonic()
+        recorder = asyncio.create_task(_record(task.main, execution.log))
+        code = await self._wait(job, task)
+        # Output may come after the end; whoever follows the log must see both before it closes.
+        await recorder
+        if code == 0:
+            self._move(job.id, JobStatus.SUCCEEDED, Reason.COMPLETED, exit_code=0)
+        else:
+            await asyncio.sleep(started + SHORTEST_FAILURE - time.monotonic())
+            self._move(job.id, JobStatus.FAILED, Reason.ERROR, exit_code=code)
+
+    async def _wait(self, job: Job, task: Task) -> int:
+        minutes = job.spec.life_span_minutes
+        try:
+            return await asyncio.wait_for(
+                task.main.wait(), minutes * self._minute if minutes else None
+            )
+        except asyncio.TimeoutError:
+            self._move(job.id, JobStatus.CANCELLED, Reason.LIFE_SPAN_ENDED)
+            await task.stop(STOP_GRACE)
+            return await task.main.wait()
+
+    def _cancel(self, job_id: str, reason: str, description: Optional[str] = None) -> None:
+        self._move(job_id, JobStatus.CANCELLED, reason, description)
+        execution = self._executions.get(job_id)
+        if execution is not None and execution.task is not None:
+            stopping = asyncio.create_task(execution.task.stop(STOP_GRACE))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+
+    def _move(
+        self,
+        job_id: str,
+        status: JobStatus,
+        reason: Optional[str] = None,
+        description: Optional[str] = None,
+        exit_code: Optional[int] = None,
+    ) -> None:
+        """Record a change of status, unless the job has its final one: the first end counts."""
+        job = self._store.get(job_id)
+        assert job is not None
+        if not job.is_finished:
+            self._store.put(job.moved(Transition(status, now(), reason, description, exit_code)))
+
+    # Small parts
+
+    def _task(self, job: Job) -> Task:
+        execution = self._executions.get(job.id)
+        if job.status is not JobStatus.RUNNING or execution is None or execution.task is None:
+            raise NotRunning(f"job {job.id} is not running")
+        return execution.task
+
+    async def _task_spec(self, job: Job) -> TaskSpec:
+        spec = job.spec
+        return TaskSpec(
+            job_id=job.id,
+            image=await self._images.to_run(spec.image),
+            entrypoint=_words(spec.entrypoint, "entrypoint") if spec.entrypoint else None,
+            command=_words(spec.command, "command"),
+            working_dir=spec.working_dir,
+            env={**self._platform_env(job), **spec.env},
+            mounts=[
+                Mount(self._storage.resolve_for_mount(v.path), v.target, v.read_only)
+                for v in spec.volumes
+            ],
+            tty=spec.tty,
+        )
+
+    def _platform_env(self, job: Job) -> Dict[str, str]:
+        env = {
+            "NEURO_JOB_ID": job.id,
+            "NEURO_JOB_NAME": job.spec.name or "",
+            "NEURO_JOB_OWNER": job.owner,
+            "NEURO_JOB_CLUSTER": self._identity.cluster,
+            "NEURO_JOB_PRESET": job.spec.preset.name,
+        }
+        if job.spec.http is not None:
+            env["NEURO_JOB_HTTP_PORT"] = str(job.spec.http.port)
+            env["NEURO_JOB_HTTP_AUTH"] = str(job.spec.http.requires_auth)
+        return env
+
+    def _require_free(self, name: str) -> None:
+        holder = next(self._store.select(JobFilter(name=name, statuses=ACTIVE)), None)
+        if holder is not None:
+            raise InvalidRequest(
+                f"Failed to create job: job with name '{name}' and project "
+                f"'{self._identity.project}' already exists: '{holder.id}'"
+            )
+
+
+async def _record(process: Process, log: JobLog) -> None:
+    async for chunk in process.output():
+        try:
+            log.append(chunk.channel, chunk.data)
+        except OSError as error:
+            # A full disk must not stall the job, which is read here.
+            logger.error("lost output of a job: %s", error)
+
+
+def _words(text: Optional[str], what: str) -> Sequence[str]:
+    try:
+        return shlex.split(text or "")
+    except ValueError as error:
+        raise InvalidRequest(f"{what} {text!r} does not split into shell words: {error}") from None

@@ -1,0 +1,444 @@
+"""The rules of storage: one folder of this machine that jobs and clients share.
+
+A job may have the folder mounted and can put anything into it, symbolic links to the rest of
+the machine included. So every path is walked component by component from the root with
+`O_NOFOLLOW`, and no link is ever followed, neither out of the root nor within it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import stat
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from itertools import dropwhile
+from pathlib import Path
+from typing import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    List,
+    Optional,
+    ParamSpec,
+    Tuple,
+    TypeVar,
+)
+from urllib.parse import unquote
+
+from ..errors import InvalidRequest, NeuroLocalError, NotFound, StorageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ENTRIES_AT_ONCE = 256
+BYTES_AT_ONCE = 1024 * 1024
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# Without O_NONBLOCK, opening a named pipe that a job has made would wait for ever.
+_FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK
+_LINK_REFUSED = "Symbolic links are not followed"
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """`path` is a bare name in a listing, the full path otherwise."""
+
+    path: str
+    is_dir: bool
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Removed:
+    path: str
+    is_dir: bool
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    total: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True)
+class StoragePath:
+    """`shown` is what the client wrote, `parts` lead there from the root."""
+
+    shown: str
+    parts: Tuple[str, ...]
+
+    @property
+    def parent(self) -> Tuple[str, ...]:
+        return self.parts[:-1]
+
+    @property
+    def name(self) -> str:
+        return self.parts[-1]
+
+    def __truediv__(self, name: str) -> StoragePath:
+        return StoragePath(f"{self.shown.rstrip('/')}/{name}", (*self.parts, name))
+
+
+class StoredFile:
+    """A file open for reading; `size` is its size when it was opened."""
+
+    def __init__(self, where: StoragePath, file: FileIO) -> None:
+        self._where = where
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+
+    async def read(self, span: range) -> AsyncIterator[bytes]:
+        """Raises StorageError if the file has become shorter than the span."""
+        position = span.start
+        while position < span.stop:
+            wanted = min(BYTES_AT_ONCE, span.stop - position)
+            with _refusals(self._where):
+                piece = await _in_thread(os.pread, self._file.fileno(), wanted, position)
+                if not piece:
+                    raise OSError(errno.EIO, "The file became shorter while it was read")
+            yield piece
+            position += len(piece)
+
+
+class StorageService:
+    """Paths are decoded server paths; `/ORG/HOME/foo` and `/HOME/foo` are one file.
+
+    `org` must differ from `home`, or the two spellings could not be told apart.
+    """
+
+    def __init__(self, root: Path, *, cluster: str, org: str, home: str) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root.resolve()
+        self._cluster = cluster
+        self._org = org
+        self._home = home
+        with self._open_root():
+            pass
+
+    def uri_to_path(self, uri: str) -> str:
+        """The same path for both spellings of a folder, so that paths can be compared."""
+        scheme, separator, rest = uri.partition("://")
+        cluster, _, raw_path = rest.partition("/")
+        if not separator or scheme != "storage":
+            raise InvalidRequest(
+                f"{uri!r} is not a storage URI; write storage://{self._cluster}/..."
+            )
+        if cluster != self._cluster:
+            raise InvalidRequest(
+                f"{uri!r} is on the cluster {cluster!r}; only {self._cluster!r} is here."
+            )
+        return "/" + "/".join(self._parse(decode_path(raw_path)).parts)
+
+    def resolve_for_mount(self, uri_path: str) -> Path:
+        """The folder or file on disk for a bind mount; a missing folder is made.
+
+        Touches the disk. The mount itself happens later and by name, so a job that swaps the
+        folder for a link in between is beyond what this check can see.
+        """
+        where = self._parse(uri_path)
+        with _refusals(where):
+            try:
+                mode = self._lstat(where).st_mode
+            except FileNotFoundError:
+                self._make_folders(where)
+            else:
+                if stat.S_ISLNK(mode):
+                    raise OSError(errno.ELOOP, _LINK_REFUSED)
+                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    raise OSError(errno.EINVAL, "Neither a folder nor a regular file")
+        return self._root.joinpath(*where.parts)
+
+    async def stat(self, path: str) -> FileStatus:
+        where = self._parse(path)
+        with _refusals(where):
+            return _file_status(where.shown, await _in_thread(self._lstat, where))
+
+    def list(self, path: str) -> AsyncGenerator[List[FileStatus], None]:
+        """Batches of entries in no particular order."""
+        return _in_batches(self._scan(self._parse(path)))
+
+    @asynccontextmanager
+    async def open(self, path: str) -> AsyncIterator[StoredFile]:
+        where = self._parse(path)
+        with _refusals(where):
+            file = await _in_thread(self._open_file, where, "r")
+        try:
+            yield StoredFile(where, file)
+        finally:
+            file.close()
+
+    async def create(self, path: str, pieces: AsyncIterable[bytes]) -> None:
+        """Empties an existing file at once; missing parent folders are made."""
+        where = self._parse(path)
+        with _refusals(where):
+            file = await _in_thread(self._open_file, where, "w", make_parents=True)
+        await _fill(where, file, pieces)
+
+    async def write(self, path: str, offset: int, pieces: AsyncIterable[bytes]) -> None:
+        """Overwrites from `offset` on; what lies behind the last piece stays."""
+        where = self._parse(path)
+        with _refusals(where):
+            file = await _in_thread(self._open_file, where, "r+")
+            file.seek(offset)
+        await _fill(where, file, pieces)
+
+    async def make_folders(self, path: str) -> None:
+        where = self._parse(path)
+        with _refusals(where):
+            await _in_thread(self._make_folders, where)
+
+    def remove(self, path: str, *, recursive: bool) -> AsyncGenerator[List[Removed], None]:
+        """Batches of what is gone; nothing is removed before they are asked for.
+
+        The root and the home folder are emptied but kept: clients rely on the home folder, and
+        running jobs may have it mounted.
+        """
+        return _in_batches(self._remove(self._parse(path), recursive))
+
+    async def rename(self, source: str, destination: str) -> None:
+        """A file in the way is replaced, as is an empty folder by a folder."""
+        old, new = self._parse(source), self._parse(destination)
+        with _refusals(old):
+            await _in_thread(self._rename, old, new)
+
+    async def disk_usage(self, path: str) -> DiskUsage:
+        where = self._parse(path)
+        with _refusals(where):
+            return await _in_thread(self._disk_usage, where)
+
+    def _parse(self, path: str) -> StoragePath:
+        names = [name for name in path.split("/") if name]
+        for name in names:
+            if name in (".", "..") or "\0" in name:
+                raise InvalidRequest(f"{path!r} cannot be a storage path because of {name!r}.")
+        # All of them: the newer client sends storage:/ORG/x as /ORG/ORG/x, the older as /ORG/x.
+        parts = tuple(dropwhile(lambda name: name == self._org, names))
+        return StoragePath("/" + "/".join(names), parts)
+
+    @contextmanager
+    def _open_root(self) -> Iterator[int]:
+        """The root with the home folder in it, even if a job or a user has just deleted them."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        root = os.open(self._root, _FOLDER_FLAGS)
+        try:
+            _make_folder(root, self._home)
+            yield root
+        finally:
+            os.close(root)
+
+    @contextmanager
+    def _open_folder(self, parts: Tuple[str, ...], *, make: bool = False) -> Iterator[int]:
+        with self._open_root() as root:
+            folder = os.dup(root)
+            try:
+                for name in parts:
+                    if make:
+                        _make_folder(folder, name)
+                    deeper = _step(folder, name)
+                    os.close(folder)
+                    folder = deeper
+                yield folder
+            finally:
+                os.close(folder)
+
+    def _open_file(self, where: StoragePath, mode: str, *, make_parents: bool = False) -> FileIO:
+        if not where.parts:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with self._open_folder(where.parent, make=make_parents) as parent:
+            return _open_file(parent, where.name, mode)
+
+    def _lstat(self, where: StoragePath) -> os.stat_result:
+        with self._open_folder(where.parent) as parent:
+            if not where.parts:
+                return os.fstat(parent)
+            return os.stat(where.name, dir_fd=parent, follow_symlinks=False)
+
+    def _scan(self, where: StoragePath) -> Generator[FileStatus, None, None]:
+        with _refusals(where), self._open_folder(where.parts) as folder:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        yield _file_status(entry.name, entry.stat(follow_symlinks=False))
+
+    def _make_folders(self, where: StoragePath) -> None:
+        with self._open_folder(where.parent, make=True) as parent:
+            if where.parts:
+                _make_folder(parent, where.name)
+                mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
+                if not stat.S_ISDIR(mode):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def _remove(self, where: StoragePath, recursive: bool) -> Generator[Removed, None, None]:
+        with _refusals(where):
+            if not recursive and stat.S_ISDIR(self._lstat(where).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with self._open_folder(where.parent) as parent:
+                if where.parts:
+                    yield from self._remove_entry(parent, where)
+                else:
+                    yield from self._remove_children(parent, where)
+
+    def _remove_entry(self, parent: int, where: StoragePath) -> Generator[Removed, None, None]:
+        with _refusals(where):
+            mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(mode):
+                os.unlink(where.name, dir_fd=parent)
+                yield Removed(where.shown, is_dir=False)
+                return
+            folder = _step(parent, where.name)
+            try:
+                yield from self._remove_children(folder, where)
+            finally:
+                os.close(folder)
+            if where.parts != (self._home,):
+                os.rmdir(where.name, dir_fd=parent)
+                yield Removed(where.shown, is_dir=True)
+
+    def _remove_children(self, folder: int, where: StoragePath) -> Generator[Removed, None, None]:
+        for name in os.listdir(folder):
+            # A running job may have been quicker.
+            with suppress(NotFound):
+                yield from self._remove_entry(folder, where / name)
+
+    def _rename(self, old: StoragePath, new: StoragePath) -> None:
+        if not old.parts or not new.parts:
+            raise OSError(errno.EBUSY, "The root of the storage cannot be renamed or replaced")
+        with self._open_folder(old.parent) as old_parent:
+            with self._open_folder(new.parent) as new_parent:
+                os.rename(old.name, new.name, src_dir_fd=old_parent, dst_dir_fd=new_parent)
+        with self._open_root():
+            pass
+
+    def _disk_usage(self, where: StoragePath) -> DiskUsage:
+        self._lstat(where)
+        with self._open_folder(where.parent) as parent:
+            usage = shutil.disk_usage(parent)
+        return DiskUsage(total=usage.total, used=usage.used, free=usage.free)
+
+
+def decode_path(raw: str) -> str:
+    """Percent-decodes a URL's path; a name with an encoded slash in it is refused."""
+    names = [unquote(name, errors="surrogateescape") for name in raw.split("/")]
+    for name in names:
+        if "/" in name:
+            raise InvalidRequest(f"{name!r} cannot be a name in storage: it contains a slash.")
+    return "/".join(names)
+
+
+@contextmanager
+def _refusals(where: StoragePath) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"{where.shown!r} does not exist in storage.") from error
+    except OSError as error:
+        code = error.errno or errno.EIO
+        raise StorageError(f"{where.shown!r}: {error.strerror or error}.", code) from error
+
+
+def _make_folder(parent: int, name: str) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=parent)
+
+
+def _step(folder: int, name: str) -> int:
+    try:
+        return os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+    except OSError as error:
+        # Linux reports a link as ENOTDIR, macOS as ELOOP.
+        if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(folder, name):
+            raise NotADirectoryError(errno.ENOTDIR, _LINK_REFUSED) from None
+        raise
+
+
+def _is_link(folder: int, name: str) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+
+
+def _open_file(folder: int, name: str, mode: str) -> FileIO:
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | _FILE_FLAGS, 0o666, dir_fd=folder)
+
+    try:
+        file = FileIO(name, mode, opener=opener)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, _LINK_REFUSED) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return file
+
+
+async def _fill(where: StoragePath, file: FileIO, pieces: AsyncIterable[bytes]) -> None:
+    """Writes each piece as it comes, so an interrupted upload leaves what had arrived."""
+    try:
+        async for piece in pieces:
+            with _refusals(where):
+                await _in_thread(_write_all, file, piece)
+    finally:
+        file.close()
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _file_status(path: str, status: os.stat_result) -> FileStatus:
+    """A link counts as a file, since the older client fails on a listing with other types.
+
+    Its size is that of its target's name, never zero: clients make an empty file locally
+    without asking for it, where a request to open the link names the trouble.
+    """
+    is_dir = stat.S_ISDIR(status.st_mode)
+    size = 0 if is_dir else status.st_size
+    return FileStatus(path, is_dir=is_dir, size=size, modified=int(status.st_mtime))
+
+
+async def _in_batches(items: Generator[T, None, None]) -> AsyncGenerator[List[T], None]:
+    """Runs a blocking generator in threads; hands out what came before an error first."""
+    try:
+        while True:
+            batch, error = await _in_thread(_take, items)
+            if batch:
+                yield batch
+            if error is not None:
+                raise error
+            if len(batch) < ENTRIES_AT_ONCE:
+                return
+    finally:
+        items.close()
+
+
+def _take(items: Iterator[T]) -> Tuple[List[T], Optional[NeuroLocalError]]:
+    batch: List[T] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == ENTRIES_AT_ONCE:
+                break
+    except NeuroLocalError as error:
+        return batch, error
+    return batch, None
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Never leaves the thread behind: a cancelled caller still waits before it closes a file."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
