@@ -1,0 +1,50 @@
+"""Fixtures for baked projects; those of neuro-local and the end-to-end tests are beside them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from baking import TEMPLATE, Project, plant_recorder
+from machine import impossible
+
+
+@pytest.fixture(scope="session")
+def baked(cookies_session: Any) -> Path:
+    """The template with its default answers, baked once; not to be written to."""
+    result = cookies_session.bake(template=str(TEMPLATE))
+    assert result.exit_code == 0, result.exception
+    return Path(result.project_path)
+
+
+@pytest.fixture
+def bake(cookies: Any, tmp_path: Path) -> Callable[..., Project]:
+    """Bakes with the answers given, and fails unless that succeeds."""
+
+    def bake_with(**answers: str) -> Project:
+        result = cookies.bake(template=str(TEMPLATE), extra_context=answers)
+        assert result.exit_code == 0, result.exception
+        plant_recorder(tmp_path / "bin")
+        return Project(Path(result.project_path), tmp_path / "bin")
+
+    return bake_with
+
+
+@pytest.fixture(params=["dash", "bash"])
+def shell(request: pytest.FixtureRequest) -> str:
+    if not shutil.which(request.param):
+        impossible(f"{request.param} is not installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def project(baked: Path, tmp_path: Path, shell: str) -> Project:
+    """A fresh copy of the default project, set up, in a path with spaces."""
+    path = tmp_path / "my work" / "my-project"
+    shutil.copytree(baked, path, ignore=shutil.ignore_patterns(".git"))
+    plant_recorder(tmp_path / "bin")
+    project = Project(path, tmp_path / "bin", shell)
+    project.mark_set_up()
+    return project

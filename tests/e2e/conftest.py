@@ -1,0 +1,198 @@
+"""The tests' own platforms and projects; nothing here touches the user's configuration."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
+
+import pytest
+from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+from machine import impossible
+
+from .commands import Command, Result
+from .platform import Platform
+from .project import Project
+
+HERE = Path(__file__).parent
+TEMPLATE = HERE.parent.parent
+
+# Not saved by anybody, so the engine gives its plain base with Python 3.
+PLAIN_IMAGE = "python:3.12-slim-bookworm"
+
+# What one test may take, the session's own set-up included. Seconds.
+DEADLINE = 240
+
+Render = Callable[..., Project]
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(DEADLINE))
+
+
+@pytest.fixture(scope="session")
+def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
+    """Starts instances of neuro-local; all are taken down in the end."""
+    if not sys.platform.startswith("linux"):
+        impossible("neuro-local's sandboxes need Linux")
+    platforms: List[Platform] = []
+
+    def start(settings: Optional[Dict[str, str]] = None, wrapper: Sequence[str] = ()) -> Platform:
+        folder = tmp_path_factory.mktemp("platform")
+        platforms.append(Platform(folder, settings=settings, wrapper=wrapper))
+        platforms[-1].up()
+        return platforms[-1]
+
+    yield start
+    for platform in platforms:
+        platform.down()
+
+
+@pytest.fixture(scope="session")
+def platform(make_platform: Callable[..., Platform]) -> Platform:
+    """The instance that most tests share, each with a project or jobs of its own."""
+    return make_platform()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An instance, and the same one as a client sees it whose login is no longer accepted."""
+
+    platform: Platform
+    expired: Platform
+
+
+@pytest.fixture(scope="session")
+def pair(make_platform: Callable[..., Platform]) -> Pair:
+    platform = make_platform({"NEURO_LOCAL_MINUTE": "2"})
+    platform.neuro("config", "show")
+    platform.down()
+    expired = platform.with_old_login()
+    (platform.state / "token").unlink()
+    platform.up()
+    return Pair(platform, expired)
+
+
+@pytest.fixture
+def other_platform(pair: Pair) -> Platform:
+    """A second instance, for tests that stop or kill the server; a life-span's minute lasts two
+    seconds on it."""
+    if not pair.platform.answers:
+        pair.platform.up()
+    return pair.platform
+
+
+@pytest.fixture
+def expired_platform(pair: Pair, other_platform: Platform) -> Platform:
+    """An instance that no longer accepts the token its client has logged in with."""
+    return pair.expired
+
+
+@pytest.fixture(scope="session")
+def dead_platform(make_platform: Callable[..., Platform]) -> Platform:
+    """An instance whose client has logged in, and whose server has gone since."""
+    platform = make_platform()
+    platform.neuro("config", "show")
+    platform.down()
+    return platform
+
+
+@pytest.fixture(scope="session")
+def render(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Render:
+    """Renders a project with a slug of its own, in a path with a space."""
+    config = tmp_path_factory.mktemp("cookiecutter") / "config"
+    config.write_text(
+        f"cookiecutters_dir: {config.parent}/cookiecutters\nreplay_dir: {config.parent}/replay\n"
+    )
+    numbers = itertools.count(1)
+
+    def bake(on: Platform = platform, **answers: str) -> Project:
+        slug = f"e2e-{next(numbers)}"
+        path = cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            config_file=str(config),
+            output_dir=str(tmp_path_factory.mktemp("my work")),
+            extra_context={"project_name": slug, **answers},
+        )
+        return Project(Path(path), on)
+
+    return bake
+
+
+@pytest.fixture
+def project(render: Render) -> Iterator[Project]:
+    """A freshly rendered project; its jobs end with the test."""
+    project = render()
+    yield project
+    project.platform.end_jobs(tag=f"project:{project.slug}")
+
+
+def made_ready(project: Project) -> Project:
+    project.variables.update(IMAGE=PLAIN_IMAGE, UPLOAD_CODE="no")
+    project.mark_set_up()
+    return project
+
+
+@pytest.fixture
+def ready(project: Project) -> Project:
+    """A project that counts as set up; its jobs start from the plain base, without an upload."""
+    return made_ready(project)
+
+
+@dataclass(frozen=True)
+class Building:
+    """A project whose `make setup` is on its way."""
+
+    project: Project
+    setup: Command
+
+
+@pytest.fixture(scope="session")
+def building(render: Render) -> Iterator[Building]:
+    project = render()
+    with project.start("setup") as setup:
+        yield Building(project, setup)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begin_to_build(request: pytest.FixtureRequest) -> None:
+    """Begin what takes longest while other tests run, if a test will ask for it."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    if any("built" in item.fixturenames for item in items):
+        request.getfixturevalue("building")
+
+
+@pytest.fixture(scope="session")
+def built(building: Building) -> Project:
+    """A project whose `make setup` has really run, with the template's own requirements."""
+    building.setup.wait(timeout=DEADLINE - 10)
+    return building.project
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A project after a training of three epochs, and what that training said."""
+
+    project: Project
+    said: Result
+
+
+@pytest.fixture(scope="session")
+def trained(render: Render, built: Project) -> Trained:
+    project = render()
+    project.variables["IMAGE"] = f"image:{built.slug}"
+    project.mark_set_up()
+    return Trained(project, project.make("run_training", TRAIN_ARGS="--epochs 3"))
+
+
+@pytest.fixture
+def trainer(project: Project, built: Project) -> Project:
+    """A project that counts as set up; its jobs start from the image of `built`."""
+    project.variables["IMAGE"] = f"image:{built.slug}"
+    project.mark_set_up()
+    return project

@@ -1,0 +1,92 @@
+"""A rendered project, and its Makefile as a user calls it."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Mapping, Optional
+
+from .commands import Command, Result, Terminal, run
+from .platform import Job, Platform
+
+
+@dataclass(frozen=True)
+class Project:
+    """`variables` are given to every make, as on its command line."""
+
+    path: Path
+    platform: Platform
+    variables: Dict[str, str] = field(default_factory=dict)
+    environment: Optional[Mapping[str, str]] = None
+
+    @property
+    def slug(self) -> str:
+        return self.path.name
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self.platform.env if self.environment is None else self.environment
+
+    def make(
+        self, *targets: str, code: Optional[int] = 0, timeout: float = 90.0, **variables: str
+    ) -> Result:
+        words = self._words(*targets, **variables)
+        return run(words, cwd=self.path, env=self.env, code=code, timeout=timeout)
+
+    def fails(self, *targets: str, says: str, **variables: str) -> Result:
+        """Make, and expect its failure with a sentence that tells the user what to do."""
+        return self.make(*targets, code=2, timeout=90.0, **variables).explains(says)
+
+    def start(self, *targets: str, **variables: str) -> Command:
+        return Command(self._words(*targets, **variables), cwd=self.path, env=self.env)
+
+    def at_terminal(self, *targets: str, **variables: str) -> Terminal:
+        return Terminal(self._words(*targets, **variables), cwd=self.path, env=self.env)
+
+    def write(self, name: str, content: "str | bytes") -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def storage(self, name: str = "") -> Path:
+        """Where a file of the project's folder on storage lies on disk."""
+        return self.platform.storage(self.slug) / name
+
+    def store(self, name: str, content: "str | bytes") -> Path:
+        """Put a file on storage, past the platform."""
+        path = self.storage(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def job(self, kind: str, run: str = "") -> Job:
+        return self.platform.job(f"{kind}-{self.slug}" + (f"-{run}" if run else ""))
+
+    def wait_for(self, kind: str, status: str = "running") -> Job:
+        return self.platform.wait_for(f"{kind}-{self.slug}", status)
+
+    @property
+    def stamp(self) -> Path:
+        return self.path / ".setup_done"
+
+    def mark_set_up(self) -> None:
+        """Leave the stamp of `make setup` as if it had just built the image."""
+        self.stamp.touch()
+
+    def _words(self, *targets: str, **variables: str) -> list[str]:
+        given = {**self.variables, **variables}
+        return ["make", *targets, *(f"{name}={value}" for name, value in given.items())]
+
+
+def make_wheel(folder: Path, name: str = "tiny") -> Path:
+    """Write a wheel of one empty module, so that pip has something to install without network."""
+    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path

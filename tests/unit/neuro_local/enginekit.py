@@ -1,0 +1,82 @@
+"""What the engines' tests share: start a job, see what became of it, wait for a condition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, AsyncIterator, Callable, Optional
+
+from machine import impossible
+
+from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
+from neuro_local.errors import EngineUnavailable
+
+DEADLINE = 30.0
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+async def ready(engine: Engine) -> None:
+    """Start an engine, if this machine can run it at all."""
+    try:
+        await engine.start()
+    except EngineUnavailable as error:
+        impossible(str(error))
+
+
+async def start(engine: Engine, *command: str, image: str = "plain", **spec: Any) -> Task:
+    return await engine.run(TaskSpec("job-01234567-89ab", image, command, **spec))
+
+
+async def result(process: Process) -> Result:
+    """Read a process to its end."""
+    said = {STDOUT: b"", STDERR: b""}
+
+    async def read() -> int:
+        async for chunk in process.output():
+            said[chunk.channel] += chunk.data
+        return await process.wait()
+
+    code = await asyncio.wait_for(read(), DEADLINE)
+    return Result(code, said[STDOUT].decode(), said[STDERR].decode())
+
+
+async def ran(engine: Engine, *command: str, **spec: Any) -> Result:
+    """Run a job to its end."""
+    task = await start(engine, *command, **spec)
+    try:
+        return await result(task.main)
+    finally:
+        await task.remove()
+
+
+async def executed(task: Task, *command: str, **options: Any) -> Result:
+    return await result(await task.exec(command, **options))
+
+
+class Output:
+    """Reads one process piece by piece."""
+
+    def __init__(self, process: Process) -> None:
+        self._chunks: AsyncIterator[Any] = process.output()
+        self.text = ""
+
+    async def until(self, words: str) -> None:
+        async def read() -> None:
+            while words not in self.text:
+                self.text += (await self._chunks.__anext__()).data.decode()
+
+        await asyncio.wait_for(read(), DEADLINE)
+
+
+async def eventually(condition: Callable[[], Any], what: Optional[str] = None) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what or condition}"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,97 @@
+"""Job records survive the server, and are found by what clients filter on."""
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from neuro_local.models import (
+    Http,
+    Job,
+    JobFilter,
+    JobSpec,
+    JobStatus,
+    Preset,
+    Transition,
+    Volume,
+    now,
+)
+from neuro_local.store import JobStore
+
+SPEC = JobSpec(
+    image="ubuntu:latest",
+    preset=Preset("cpu-small", 1, 1024),
+    name="one",
+    tags=("a", "b"),
+    http=Http(80, True),
+    env={"NAME": "value"},
+    volumes=(Volume("storage://local/user/x", "/user/x", "/x", True),),
+    life_span_minutes=1,
+)
+
+
+def job(number: int, **spec: object) -> Job:
+    created = Transition(JobStatus.PENDING, now() + timedelta(seconds=number), "Creating")
+    changed = dataclasses.replace(SPEC, **spec)  # type: ignore[arg-type]
+    return Job(f"job-{number}", "user", changed, "key", (created,))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    return JobStore(tmp_path / "jobs.db")
+
+
+def ids(store: JobStore, filter: JobFilter, newest_first: bool = False) -> List[str]:
+    return [found.id for found in store.select(filter, newest_first=newest_first)]
+
+
+def test_job_comes_back_equal_from_a_new_store(store: JobStore, tmp_path: Path) -> None:
+    ended = Transition(JobStatus.FAILED, now(), "Error", "text", exit_code=7)
+    first = job(1).moved(ended)
+    store.put(first)
+    store.close()
+
+    assert JobStore(tmp_path / "jobs.db").get("job-1") == first
+
+
+def test_unknown_job_is_none(store: JobStore) -> None:
+    assert store.get("job-1") is None
+
+
+def test_newer_record_replaces_the_older(store: JobStore) -> None:
+    store.put(job(1))
+    store.put(job(1).moved(Transition(JobStatus.RUNNING, now())))
+
+    assert ids(store, JobFilter(statuses=frozenset({JobStatus.PENDING}))) == []
+    assert ids(store, JobFilter(statuses=frozenset({JobStatus.RUNNING}))) == ["job-1"]
+
+
+def test_order_is_that_of_creation(store: JobStore) -> None:
+    for number in (2, 1, 3):
+        store.put(job(number))
+
+    assert ids(store, JobFilter()) == ["job-2", "job-1", "job-3"]
+    assert ids(store, JobFilter(), newest_first=True) == ["job-3", "job-1", "job-2"]
+
+
+@pytest.mark.parametrize(
+    "filter, found",
+    [
+        (JobFilter(name="two"), ["job-2"]),
+        (JobFilter(tags=frozenset({"a"})), ["job-1"]),
+        (JobFilter(tags=frozenset({"a", "c"})), []),
+        (JobFilter(owners=frozenset({"user", "other"})), ["job-1", "job-2"]),
+        (JobFilter(owners=frozenset({"other"})), []),
+        (JobFilter(since=now() + timedelta(minutes=30)), ["job-2"]),
+        (JobFilter(until=now() + timedelta(minutes=30)), ["job-1"]),
+        (JobFilter(name="two", tags=frozenset({"a"})), []),
+    ],
+)
+def test_every_condition_counts(store: JobStore, filter: JobFilter, found: List[str]) -> None:
+    store.put(job(0, name="one"))
+    store.put(job(3600, name="two", tags=("c",)))
+
+    names = {"job-0": "job-1", "job-3600": "job-2"}
+    assert [names[id] for id in ids(store, filter)] == found
