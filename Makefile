@@ -1,0 +1,50 @@
+# What a contributor runs. Each command sets up what it needs; nothing is installed outside .venv.
+
+# Python to build .venv with, 3.10 or newer, e.g. make test PYTHON=python3.12
+PYTHON ?= python3
+# Extra arguments for pytest, e.g. make test PYTEST_ARGS='-k upload -x'
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := neuro_local tests
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on neuro-local
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
+
+test: $(VENV)/.dev  ## run every test: unit and end to end
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## check format, style and types; writes nothing
+	$(BIN)/black --check --quiet $(SOURCES) || { echo 'Run: make format' >&2; exit 1; }
+	$(BIN)/isort --check --quiet $(SOURCES) || { echo 'Run: make format' >&2; exit 1; }
+	$(BIN)/flake8 $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## put the code into the format that lint wants
+	$(BIN)/black --quiet $(SOURCES)
+	$(BIN)/isort --quiet $(SOURCES)
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache build neuro_local.egg-info
+
+# Two stamps, so that the demo does not wait for the developers' tools.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'Python 3.10 or newer is needed; name one with PYTHON=' >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo 'Python has no venv module; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(INSTALL) --editable '.[demo,dev]'
+	@touch $@
