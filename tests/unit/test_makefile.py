@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import List, Set
 
 import pytest
-from baking import TEMPLATE, Project, Reply, option, options, plant_recorder
+from baking import TEMPLATE, Project, Reply, Result, option, options, plant_recorder
 
 EXCLUDED = [
     f"--exclude={line}"
@@ -53,6 +53,9 @@ REMOTE = [
     "kill_tensorboard",
     "run_filebrowser",
     "kill_filebrowser",
+    "run_develop",
+    "port_forward_develop",
+    "kill_develop",
     "kill",
     "ps",
 ]
@@ -85,9 +88,8 @@ def test_help_lists_every_target_in_the_order_of_the_file(project: Project) -> N
 
     targets = re.findall(r"^([a-z]\w+):(?!=)", project.read("Makefile"), re.MULTILINE)
     assert listed == targets
-    assert {*REMOTE, "connect_training", "setup_local", "train_local", "lint", "help"} == set(
-        listed
-    )
+    local = {"setup_local", "train_local", "lint", "help"}
+    assert {*REMOTE, "connect_training", "connect_develop", *local} == set(listed)
 
 
 def test_no_help_text_ends_a_rule_for_an_old_make(project: Project) -> None:
@@ -148,15 +150,18 @@ OLDER = {
     "cp": {"--continue", "--exclude", "--recursive", "--update"}
     | {"--no-target-directory", "--target-directory"},
     "exec": {"--tty", "--no-tty"},
+    "job": set(),
     "kill": set(),
     "login": set(),
     "logs": set(),
     "mkdir": {"--parents"},
-    "ps": {"--name", "--status", "--tag"},
+    "port-forward": set(),
+    "ps": {"--format", "--name", "--status", "--tag"},
     "rm": {"--recursive"},
-    "run": {"--browse", "--detach", "--entrypoint", "--http-auth", "--life-span", "--name"}
+    "run": {"--detach", "--entrypoint", "--http-auth", "--life-span", "--name"}
     | {"--no-http-auth", "--no-tty", "--preset", "--tag", "--volume", "--workdir"},
     "save": set(),
+    "status": set(),
 }
 
 
@@ -181,7 +186,7 @@ def test_both_clients_know_every_option(
     if target == "setup":
         no_stamp(project)
 
-    calls = project.make(target, replies=[Reply("--quiet ps", out="job-1\n")]).calls
+    calls = project.make(target, replies=[Reply("ps --format", out=" job-1 a\n")]).calls
 
     home = str(tmp_path_factory.getbasetemp())
     for call in calls:
@@ -377,7 +382,7 @@ def test_interrupted_setup_stops_its_job(project: Project) -> None:
     assert not project.has(".setup_done") and not project.has(".setup_done.new")
 
 
-@pytest.mark.parametrize("target", ["run_training", "run_jupyter"])
+@pytest.mark.parametrize("target", ["run_training", "run_jupyter", "run_develop"])
 def test_jobs_that_need_the_image_ask_for_setup(project: Project, target: str) -> None:
     no_stamp(project)
 
@@ -392,7 +397,11 @@ def test_jobs_that_need_the_image_ask_for_setup(project: Project, target: str) -
 
 @pytest.mark.parametrize(
     "target",
-    [t for t in REMOTE if t not in {"check", "setup", "run_training", "run_jupyter"}],
+    [
+        target
+        for target in REMOTE
+        if target not in {"check", "setup", "run_training", "run_jupyter", "run_develop"}
+    ],
 )
 def test_nothing_else_asks_for_setup(project: Project, target: str) -> None:
     no_stamp(project)
@@ -809,33 +818,39 @@ def test_the_longest_run_fits(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "arguments", "filter_", "name"),
+    ("target", "arguments", "filter_"),
     [
-        ("kill_training", [], ["--name", "training-my-project"], "training-my-project"),
-        ("kill_training", ["RUN=a"], ["--name", "training-my-project-a"], "training-my-project-a"),
-        ("kill_jupyter", [], ["--name", "jupyter-my-project"], "jupyter-my-project"),
-        ("kill_tensorboard", [], ["--name", "tensorboard-my-project"], "tensorboard-my-project"),
-        ("kill_filebrowser", [], ["--name", "filebrowser-my-project"], "filebrowser-my-project"),
-        ("kill", [], TAG, "all jobs of my-project"),
+        ("kill_training", [], ["--name", "training-my-project"]),
+        ("kill_training", ["RUN=a"], ["--name", "training-my-project-a"]),
+        ("kill_jupyter", [], ["--name", "jupyter-my-project"]),
+        ("kill_tensorboard", [], ["--name", "tensorboard-my-project"]),
+        ("kill_filebrowser", [], ["--name", "filebrowser-my-project"]),
+        ("kill_develop", [], ["--name", "develop-my-project"]),
+        ("kill", [], TAG),
     ],
 )
 class TestKill:
-    def test_what_runs_is_killed_in_one_call(
-        self, project: Project, target: str, arguments: List[str], filter_: List[str], name: str
+    # A table as both clients print it; the second job has no name.
+    TABLE = "\n  ID      NAME     \n ━━━━━━━━━━━━━━━━━ \n  job-1   my-job  \n job-2           \n\n"
+
+    def test_what_runs_is_killed_in_one_call_and_named(
+        self, project: Project, target: str, arguments: List[str], filter_: List[str]
     ) -> None:
-        result = project.make(target, *arguments, replies=[Reply("ps", out="job-1\njob-2\n")])
+        result = project.make(target, *arguments, replies=[Reply("ps", out=self.TABLE)])
 
         assert result.code == 0
-        assert result.calls == [["--quiet", "ps", *filter_], ["kill", "job-1", "job-2"]]
-        assert f"Killed: {name}." in result.out
+        assert result.calls == [["ps", "--format", "id name", *filter_], ["kill", "job-1", "job-2"]]
+        assert result.out.splitlines() == ["Killed: my-job", "Killed: job-2"]
 
     def test_nothing_running_is_success(
-        self, project: Project, target: str, arguments: List[str], filter_: List[str], name: str
+        self, project: Project, target: str, arguments: List[str], filter_: List[str]
     ) -> None:
-        result = project.make(target, *arguments)
+        result = project.make(
+            target, *arguments, replies=[Reply("ps", out="  ID  NAME  \n ━━━ \n")]
+        )
 
         assert result.code == 0
-        assert result.calls == [["--quiet", "ps", *filter_]]
+        assert result.calls == [["ps", "--format", "id name", *filter_]]
         assert "nothing to kill" in result.out
 
     @pytest.mark.parametrize("words", ["ps", "kill"])
@@ -845,11 +860,10 @@ class TestKill:
         target: str,
         arguments: List[str],
         filter_: List[str],
-        name: str,
         words: str,
     ) -> None:
         result = project.make(
-            target, *arguments, replies=[Reply(words, 77, out="x"), Reply("ps", out="job-1\n")]
+            target, *arguments, replies=[Reply(words, 77, out="x"), Reply("ps", out=self.TABLE)]
         )
 
         assert result.code != 0
@@ -858,11 +872,13 @@ class TestKill:
         assert "Killed" not in result.out
 
 
-def test_ps_lists_this_projects_jobs(project: Project) -> None:
-    assert project.make("ps").calls == [["ps", *TAG]]
+def test_ps_lists_this_projects_jobs_and_since_when(project: Project) -> None:
+    assert project.make("ps").calls == [
+        ["ps", "--format", "name status started life_span image", *TAG]
+    ]
 
 
-@pytest.mark.parametrize("target", ["ps", "logs_training", "run_tensorboard", "run_filebrowser"])
+@pytest.mark.parametrize("target", ["ps", "logs_training", "port_forward_develop"])
 def test_a_failing_call_ends_in_a_sentence(project: Project, target: str) -> None:
     result = project.make(target, replies=[Reply("", 77)])
 
@@ -874,24 +890,34 @@ def test_logs_of_a_named_training(project: Project) -> None:
     assert project.make("logs_training", "RUN=a").calls == [["logs", "training-my-project-a"]]
 
 
-def test_connect_needs_a_terminal(project: Project) -> None:
-    result = project.make("connect_training")
+@pytest.mark.parametrize("job", ["training", "develop"])
+def test_connect_needs_a_terminal(project: Project, job: str) -> None:
+    result = project.make(f"connect_{job}")
 
     assert result.code != 0
     assert result.calls == []
-    assert sentence(result.err) == "connect_training: a shell needs a terminal."
+    assert sentence(result.err) == f"connect_{job}: a shell needs a terminal."
 
 
+@pytest.mark.parametrize("job", ["training", "develop"])
 @pytest.mark.parametrize("code", [0, 72])
-def test_connect_opens_a_shell(project: Project, code: int) -> None:
+def test_connect_opens_a_shell(project: Project, job: str, code: int) -> None:
     ours, theirs = pty.openpty()
 
-    result = project.make("connect_training", stdin=theirs, replies=[Reply("exec", code)])
+    result = project.make(f"connect_{job}", stdin=theirs, replies=[Reply("exec", code)])
 
     os.close(ours)
     os.close(theirs)
-    assert result.calls == [["--quiet", "exec", "--tty", "training-my-project", "bash"]]
+    assert result.calls == [["--quiet", "exec", "--tty", f"{job}-my-project", "bash"]]
     assert (result.code == 0) is (code == 0)
+
+
+def started(result: Result, job: str) -> List[str]:
+    """The call that started the job, between the look for one that runs and the page."""
+    assert result.code == 0, result.err
+    assert result.calls[0] == ["--quiet", "ps", "--name", f"{job}-my-project"]
+    assert result.calls[2:] in ([["job", "browse", f"{job}-my-project"]], [])
+    return result.calls[1]
 
 
 JUPYTER = (
@@ -903,18 +929,14 @@ JUPYTER = (
 def test_jupyter(project: Project) -> None:
     result = project.make("run_jupyter")
 
-    assert result.code == 0
-    assert result.calls == [
-        [
-            *["run", "--detach", "--browse", "--name", "jupyter-my-project", *TAG],
-            *["--preset", "cpu-small", "--life-span", "1d", *MOUNTS],
-            *["--volume", "storage:my-project/results:/project/results:rw"],
-            *["--workdir", "/project/notebooks"],
-            *["--entrypoint", JUPYTER + "--IdentityProvider.token="],
-            *["--http-auth", "image:my-project"],
-        ]
+    assert started(result, "jupyter") == [
+        *["run", "--detach", "--name", "jupyter-my-project", *TAG],
+        *["--life-span", "1d", "--preset", "cpu-small", *MOUNTS],
+        *["--volume", "storage:my-project/results:/project/results:rw"],
+        *["--workdir", "/project/notebooks"],
+        *["--entrypoint", JUPYTER + "--IdentityProvider.token="],
+        *["--http-auth", "image:my-project"],
     ]
-    assert "for 1d at most; to stop it: make kill_jupyter" in result.out
 
 
 @pytest.mark.parametrize(
@@ -923,57 +945,128 @@ def test_jupyter(project: Project) -> None:
 def test_jupyter_keeps_its_token_without_the_platforms_login(project: Project, value: str) -> None:
     result = project.make("run_jupyter", f"HTTP_AUTH={value}")
 
-    assert option(result.calls[0], "--entrypoint") == JUPYTER
+    assert option(started(result, "jupyter"), "--entrypoint") == JUPYTER
     assert "logs jupyter-my-project" in result.out
 
 
 def test_run_extra_cannot_open_jupyter_without_a_token(project: Project) -> None:
-    call = project.make("run_jupyter", "RUN_EXTRA=--no-http-auth").calls[0]
+    call = started(project.make("run_jupyter", "RUN_EXTRA=--no-http-auth"), "jupyter")
 
     assert call.index("--no-http-auth") < call.index("--http-auth")
 
 
 def test_tensorboard(project: Project) -> None:
-    assert project.make("run_tensorboard").calls == [
-        [
-            *["run", "--detach", "--browse", "--name", "tensorboard-my-project", *TAG],
-            *["--life-span", "1d"],
-            *["--volume", "storage:my-project/results:/project/results:ro"],
-            *["--entrypoint"],
-            "python -m tensorboard.main --logdir /project/results --host 0.0.0.0 --port 80",
-            *["--http-auth", "tensorflow/tensorflow:2.19.0"],
-        ]
+    assert started(project.make("run_tensorboard"), "tensorboard") == [
+        *["run", "--detach", "--name", "tensorboard-my-project", *TAG],
+        *["--life-span", "1d"],
+        *["--volume", "storage:my-project/results:/project/results:ro"],
+        *["--entrypoint"],
+        "python -m tensorboard.main --logdir /project/results --host 0.0.0.0 --port 80",
+        *["--http-auth", "tensorflow/tensorflow:2.19.0"],
     ]
 
 
 @pytest.mark.parametrize("arguments", [[], ["HTTP_AUTH=--no-http-auth"]])
 def test_the_filebrowser_is_always_behind_the_login(project: Project, arguments: List[str]) -> None:
-    assert project.make("run_filebrowser", *arguments).calls == [
-        [
-            *["run", "--detach", "--browse", "--name", "filebrowser-my-project", *TAG],
-            *["--life-span", "1d", "--volume", "storage:my-project:/srv:rw", "--entrypoint"],
-            "/filebrowser --noauth --address 0.0.0.0 --port 80 --root /srv"
-            " --database /tmp/filebrowser.db",
-            *["--http-auth", "filebrowser/filebrowser:v2.32.0"],
-        ]
+    assert started(project.make("run_filebrowser", *arguments), "filebrowser") == [
+        *["run", "--detach", "--name", "filebrowser-my-project", *TAG],
+        *["--life-span", "1d", "--volume", "storage:my-project:/srv:rw", "--entrypoint"],
+        "/filebrowser --noauth --address 0.0.0.0 --port 80 --root /srv"
+        " --database /tmp/filebrowser.db",
+        *["--http-auth", "filebrowser/filebrowser:v2.32.0"],
     ]
 
 
-@pytest.mark.parametrize("target", ["run_jupyter", "run_tensorboard", "run_filebrowser"])
-def test_web_jobs_can_leave_the_browser_closed(project: Project, target: str) -> None:
-    assert "--browse" not in project.make(target, "BROWSE=no").calls[0]
+def test_develop(project: Project) -> None:
+    result = project.make("run_develop")
 
-
-@pytest.mark.parametrize("target", ["run_jupyter", "run_tensorboard", "run_filebrowser"])
-def test_a_web_job_that_does_not_start_names_the_way_out(project: Project, target: str) -> None:
-    result = project.make(target, replies=[Reply("run", 65)])
-
-    assert result.code != 0
-    assert sentence(result.err).endswith(f"make {target.replace('run', 'kill')}")
+    assert started(result, "develop") == [
+        *["run", "--detach", "--name", "develop-my-project", *TAG],
+        *["--life-span", "1d", "--preset", "cpu-small"],
+        *[word.replace("code:ro", "code:rw") for word in MOUNTS],
+        *["--volume", "storage:my-project/results:/project/results:rw"],
+        *["--workdir", "/project/code", "--entrypoint", "tail -f /dev/null", "image:my-project"],
+    ]
+    assert "make connect_develop" in result.out
 
 
 @pytest.mark.parametrize(
-    "target", ["run_training", "run_jupyter", "run_tensorboard", "run_filebrowser"]
+    ("arguments", "ports"),
+    [([], "8000:8000"), (["LOCAL_PORT=9000", "REMOTE_PORT=5000"], "9000:5000")],
+)
+def test_port_forward(project: Project, arguments: List[str], ports: str) -> None:
+    result = project.make("port_forward_develop", *arguments)
+
+    assert result.calls == [["port-forward", "develop-my-project", ports]]
+
+
+WEB = ["jupyter", "tensorboard", "filebrowser"]
+
+
+@pytest.mark.parametrize("job", [*WEB, "develop"])
+def test_a_start_says_how_long_it_lasts_and_how_to_end_it(project: Project, job: str) -> None:
+    result = project.make(f"run_{job}", "LIFE_SPAN=8h")
+
+    said = f"{job}-my-project runs for 8h at most; to end it: make kill_{job}"
+    assert said in result.out.splitlines()
+
+
+@pytest.mark.parametrize("job", [*WEB, "develop"])
+def test_what_runs_already_is_not_started_again(project: Project, job: str) -> None:
+    result = project.make(f"run_{job}", replies=[Reply("--quiet ps", out="job-1\n")])
+
+    assert result.code == 0
+    assert f"{job}-my-project runs already; to end it: make kill_{job}" in result.out.splitlines()
+    assert ["job", "browse", f"{job}-my-project"] in result.calls or job == "develop"
+    assert "run" not in result.commands
+
+
+@pytest.mark.parametrize("job", WEB)
+@pytest.mark.parametrize("browse", ["", "no"])
+def test_without_a_browser_the_address_is_printed(project: Project, job: str, browse: str) -> None:
+    table = " Name       x \n Http URL   http://host/?a=b  \n Http port  80 \n"
+
+    result = project.make(f"run_{job}", f"BROWSE={browse}", replies=[Reply("status", out=table)])
+
+    assert result.calls[2:] == [["status", f"{job}-my-project"]]
+    assert "Open in a browser: http://host/?a=b" in result.out.splitlines()
+
+
+@pytest.mark.parametrize("job", WEB)
+@pytest.mark.parametrize(
+    ("browse", "reply"),
+    [
+        ("yes", Reply("browse", 72)),
+        ("no", Reply("status", 72)),
+        ("no", Reply("status", out=" Status  failed\n")),
+    ],
+)
+def test_a_page_that_is_not_there_is_a_failure(
+    project: Project, job: str, browse: str, reply: Reply
+) -> None:
+    result = project.make(f"run_{job}", f"BROWSE={browse}", replies=[reply])
+
+    assert result.code != 0
+    assert "no address to open" in sentence(result.err)
+
+
+@pytest.mark.parametrize("job", [*WEB, "develop"])
+@pytest.mark.parametrize(
+    ("words", "says"), [("--quiet ps", "could not list"), ("run", "not started")]
+)
+def test_a_job_that_cannot_be_started_is_a_failure(
+    project: Project, job: str, words: str, says: str
+) -> None:
+    result = project.make(f"run_{job}", replies=[Reply(words, 65)])
+
+    assert result.code != 0
+    assert result.commands[-1] == words.split()[-1]
+    assert sentence(result.err).startswith(f"run_{job}: {says}")
+    assert "at most" not in result.out
+
+
+@pytest.mark.parametrize(
+    "target", ["run_training", "run_jupyter", "run_tensorboard", "run_filebrowser", "run_develop"]
 )
 def test_jobs_are_on_port_80_and_end_by_themselves(project: Project, target: str) -> None:
     run = next(call for call in project.make(target).calls if call[0] == "run")
