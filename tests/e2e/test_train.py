@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 
@@ -373,7 +374,7 @@ def test_shell_without_a_running_training_says_so(ready: Project) -> None:
     with ready.at_terminal("connect_training") as terminal:
         screen = terminal.wait(code=2)
 
-    assert "does the training run?" in screen
+    assert "does the job run? make ps" in screen
 
 
 def test_shell_without_a_terminal_says_so(ready: Project) -> None:
@@ -399,8 +400,9 @@ def test_kill_by_name_ends_that_job_only(ready: Project, kind: str) -> None:
     killed = start(ready, f"{kind}-{ready.slug}")
     other = start(ready, f"training-{ready.slug}")
 
-    ready.make(f"kill_{kind}")
+    said = ready.make(f"kill_{kind}").stdout
 
+    assert f"Killed: {kind}-{ready.slug}" in said.splitlines()
     assert ready.platform.job(killed).status == "cancelled"
     assert ready.platform.job(other).status == "running"
 
@@ -409,8 +411,10 @@ def test_kill_ends_all_jobs_of_this_project_and_of_no_other(ready: Project) -> N
     own = [start(ready, f"{kind}-{ready.slug}") for kind in ("training", "setup")]
     stranger = ready.platform.start_job("sleep 600").id
 
-    ready.make("kill")
+    said = ready.make("kill").stdout
 
+    named = {line for line in said.splitlines() if line.startswith("Killed: ")}
+    assert named == {f"Killed: {kind}-{ready.slug}" for kind in ("training", "setup")}
     assert [ready.platform.job(job).status for job in own] == ["cancelled", "cancelled"]
     assert ready.platform.job(stranger).status == "running"
     ready.platform.end_job(stranger)
@@ -438,7 +442,8 @@ def test_ps_lists_the_jobs_of_this_project_only(ready: Project) -> None:
 
     shown = ready.make("ps").stdout
 
-    assert f"training-{ready.slug}" in shown
+    line = next(line for line in shown.splitlines() if f"training-{ready.slug}" in line)
+    assert re.search(r"running .* ago ", line)
     assert f"{ready.slug}-x" not in shown
     ready.platform.end_job(stranger.id)
 

@@ -406,7 +406,7 @@ def test_jobs_that_need_the_image_ask_for_setup(project: Project, target: str) -
 def test_nothing_else_asks_for_setup(project: Project, target: str) -> None:
     no_stamp(project)
 
-    assert project.make(target).code == 0
+    assert project.make(target, replies=[Reply("ps", out="job-1\n")]).code == 0
 
 
 def test_jupyter_in_another_image_needs_no_setup(project: Project) -> None:
@@ -920,6 +920,10 @@ def started(result: Result, job: str) -> List[str]:
     return result.calls[1]
 
 
+WEB = ["jupyter", "tensorboard", "filebrowser"]
+
+RUNS = Reply("--quiet ps", out="job-1\n")
+
 JUPYTER = (
     "python -m jupyterlab --no-browser --allow-root --ip=0.0.0.0 --port=80 "
     "--ServerApp.root_dir=/project/notebooks "
@@ -995,12 +999,17 @@ def test_develop(project: Project) -> None:
     [([], "8000:8000"), (["LOCAL_PORT=9000", "REMOTE_PORT=5000"], "9000:5000")],
 )
 def test_port_forward(project: Project, arguments: List[str], ports: str) -> None:
-    result = project.make("port_forward_develop", *arguments)
+    result = project.make("port_forward_develop", *arguments, replies=[RUNS])
 
-    assert result.calls == [["port-forward", "develop-my-project", ports]]
+    assert result.calls[1:] == [["port-forward", "develop-my-project", ports]]
 
 
-WEB = ["jupyter", "tensorboard", "filebrowser"]
+def test_port_forward_needs_the_job(project: Project) -> None:
+    result = project.make("port_forward_develop")
+
+    assert result.code != 0
+    assert result.commands == ["ps"]
+    assert sentence(result.err) == "port_forward_develop: it does not run: make run_develop"
 
 
 @pytest.mark.parametrize("job", [*WEB, "develop"])
@@ -1013,7 +1022,7 @@ def test_a_start_says_how_long_it_lasts_and_how_to_end_it(project: Project, job:
 
 @pytest.mark.parametrize("job", [*WEB, "develop"])
 def test_what_runs_already_is_not_started_again(project: Project, job: str) -> None:
-    result = project.make(f"run_{job}", replies=[Reply("--quiet ps", out="job-1\n")])
+    result = project.make(f"run_{job}", replies=[RUNS])
 
     assert result.code == 0
     assert f"{job}-my-project runs already; to end it: make kill_{job}" in result.out.splitlines()
