@@ -1,15 +1,13 @@
 """Passes the web pages of jobs through to the browser, each on a loopback port of its own.
 
 A port of its own, rather than a path, since pages link to `/` and the platform gives each job
-a host. Whoever comes without the job's key gets 401, on every path, method and upgrade; the key
-comes once in the address, then in a cookie. Cookies do not know ports, so each job's cookie has
-its own name, and no cookie of ours is ever passed on to a job.
+a host. Every request is looked at first (admission.py), on every path, method and upgrade, and no
+ticket or cookie of ours is ever passed on to a job.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 from dataclasses import dataclass
 from typing import Dict, Optional, Union
 
@@ -18,13 +16,11 @@ from aiohttp import WSMsgType, web
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from .admission import COOKIE_PREFIX, Admission
 from .config import HOST
 from .engines.base import Task
 from .errors import NotRunning
 from .models import Job
-
-KEY_PARAMETER = "neuro-local-key"
-COOKIE_PREFIX = "neuro-local-"
 
 # Of one connection, not of the message (RFC 9110, section 7.6.1); aiohttp sets its own.
 HOP_BY_HOP = frozenset(
@@ -60,7 +56,8 @@ class Page:
     """The published page of one job."""
 
     port: int
-    runner: web.AppRunner
+    admission: Admission
+    runner: web.ServerRunner
     session: aiohttp.ClientSession
 
 
@@ -77,15 +74,18 @@ class Ingress:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
-        app = web.Application(client_max_size=0)
-        app.router.add_route("*", "/{path:.*}", Proxy(job, session).handle)
-        # Access logs would hold the key.
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1.0)
+        admission = Admission(job)
+        # Without routes: they would answer some requests before us, `OPTIONS *` for one. Access
+        # logs would hold tickets.
+        server = web.Server(
+            Proxy(job, admission, session).handle, access_log=None, auto_decompress=False
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, HOST, 0)
         await site.start()
         port = runner.addresses[0][1]
-        self._pages[job.id] = Page(port, runner, session)
+        self._pages[job.id] = Page(port, admission, runner, session)
 
     async def withdraw(self, job_id: str) -> None:
         """Close the job's port. Repeatable."""
@@ -95,54 +95,38 @@ class Ingress:
             await page.runner.cleanup()
 
     def url(self, job: Job) -> Optional[str]:
-        """Return the address of a job's web page, with its key if it needs one."""
+        """Return the address that opens a job's web page, once if it needs a login."""
         page = self._pages.get(job.id)
-        if page is None or job.spec.http is None:
+        if page is None:
             return None
-        url = URL.build(scheme="http", host=HOST, port=page.port, path="/")
-        if job.spec.http.requires_auth:
-            url = url.with_query({KEY_PARAMETER: job.key})
-        return str(url)
+        address = URL.build(scheme="http", host=HOST, port=page.port, path="/")
+        return str(page.admission.invite(address))
 
 
 class Proxy:
     """Handles the requests for one job's page."""
 
-    def __init__(self, job: Job, session: aiohttp.ClientSession) -> None:
+    def __init__(self, job: Job, admission: Admission, session: aiohttp.ClientSession) -> None:
         assert job.spec.http is not None
-        self._http = job.spec.http
-        self._key = job.key
-        self._cookie = COOKIE_PREFIX + job.id
+        self._port = job.spec.http.port
+        self._admission = admission
         self._session = session
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self._http.requires_auth and not self._matches(request.cookies.get(self._cookie)):
-            return self._admit(request)
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer = self._admission.answer(request)
+        if answer is not None:
+            return answer
+        if not request.raw_path.startswith("/"):  # OPTIONS *, or what one asks of a proxy
+            return web.Response(status=400, text="400: the request names no path\n")
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._pass_socket(request)
             return await self._pass_request(request)
         except (NotRunning, OSError, aiohttp.ClientError):
-            text = _NOT_YET.format(port=self._http.port)
+            text = _NOT_YET.format(port=self._port)
             return web.Response(status=502, text=text, content_type="text/html")
 
-    def _admit(self, request: web.Request) -> web.Response:
-        """Exchange the key in the address for a cookie, so that it does not stay in sight."""
-        if not self._matches(request.query.get(KEY_PARAMETER)):
-            text = "401: open the full address that `neuro status` shows for this job\n"
-            return web.Response(status=401, text=text)
-        rest = request.rel_url.with_query(
-            [(name, value) for name, value in request.query.items() if name != KEY_PARAMETER]
-        )
-        response = web.Response(status=303, headers={"Location": str(rest)})
-        response.set_cookie(self._cookie, self._key, httponly=True, samesite="Lax")
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    def _matches(self, value: Optional[str]) -> bool:
-        return value is not None and hmac.compare_digest(value.encode(), self._key.encode())
-
-    async def _pass_request(self, request: web.Request) -> web.StreamResponse:
+    async def _pass_request(self, request: web.BaseRequest) -> web.StreamResponse:
         async with self._session.request(
             request.method,
             self._target(request),
@@ -165,7 +149,7 @@ class Proxy:
                     request.transport.abort()
             return response
 
-    async def _pass_socket(self, request: web.Request) -> web.WebSocketResponse:
+    async def _pass_socket(self, request: web.BaseRequest) -> web.WebSocketResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         protocols = [name.strip() for name in offered.split(",") if name.strip()]
         headers = {
@@ -192,11 +176,11 @@ class Proxy:
                 await outer.close(code=inner.close_code or aiohttp.WSCloseCode.OK)
             return outer
 
-    def _target(self, request: web.Request) -> URL:
-        return URL(f"http://{HOST}:{self._http.port}{request.raw_path}", encoded=True)
+    def _target(self, request: web.BaseRequest) -> URL:
+        return URL(f"http://{HOST}:{self._port}{request.raw_path}", encoded=True)
 
 
-def _forwarded(request: web.Request) -> Dict[str, str]:
+def _forwarded(request: web.BaseRequest) -> Dict[str, str]:
     """Return the headers for the job: the Host stays, so that a page sees its own origin."""
     headers = {}
     for name, value in request.headers.items():

@@ -112,15 +112,11 @@ class Transition:
 
 @dataclass(frozen=True)
 class Job:
-    """A job with its history, the first transition being its creation.
-
-    `key` is the credential of its web page.
-    """
+    """A job with its history, the first transition being its creation."""
 
     id: str
     owner: str
     spec: JobSpec
-    key: str
     transitions: Tuple[Transition, ...]
 
     @property

@@ -75,6 +75,7 @@ def _dump(job: Job) -> str:
 
 def _load(text: str) -> Job:
     record = json.loads(text)
+    record.pop("key", None)  # records made before pages had tickets
     spec = record.pop("spec")
     http = spec.pop("http")
     return Job(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import shlex
 import time
 import uuid
@@ -105,7 +104,6 @@ class JobService:
             id=f"job-{uuid.uuid4()}",
             owner=self._identity.user,
             spec=spec,
-            key=secrets.token_urlsafe(24),
             transitions=(Transition(JobStatus.PENDING, now(), Reason.CREATING),),
         )
         self._store.put(job)

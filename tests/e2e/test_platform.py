@@ -164,7 +164,7 @@ def test_page_needs_its_key_unless_the_job_said_otherwise(platform: Platform) ->
 
     bare = closed.http_url.partition("?")[0]
     assert fetch(bare)[0] == 401
-    assert fetch(bare + "?neuro-local-key=wrong")[0] == 401
+    assert fetch(bare + "?neuro-local-ticket=wrong")[0] == 401
     assert fetch(bare, method="POST")[0] == 401
     assert fetch(closed.http_url)[0] == 303
     platform.end_job(closed.id)

@@ -124,7 +124,7 @@ def test_moment_that_is_none_is_refused() -> None:
 def test_finished_job_that_never_ran_has_all_times() -> None:
     created = Transition(JobStatus.PENDING, now(), "Creating")
     failed = Transition(JobStatus.FAILED, now(), "ErrImagePull", "no such image")
-    job = Job("job-1", "user", parse(), "key", (created, failed))
+    job = Job("job-1", "user", parse(), (created, failed))
 
     history = job_payload(job, Identity(), None)["history"]
 
@@ -134,7 +134,7 @@ def test_finished_job_that_never_ran_has_all_times() -> None:
 
 
 def test_payload_never_holds_null() -> None:
-    job = Job("job-1", "user", parse(), "key", (Transition(JobStatus.PENDING, now()),))
+    job = Job("job-1", "user", parse(), (Transition(JobStatus.PENDING, now()),))
 
     def nulls(value: Any) -> bool:
         if isinstance(value, dict):

@@ -1,6 +1,7 @@
 """Job records survive the server, and are found by what clients filter on."""
 
 import dataclasses
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import List
@@ -35,7 +36,7 @@ SPEC = JobSpec(
 def job(number: int, **spec: object) -> Job:
     created = Transition(JobStatus.PENDING, now() + timedelta(seconds=number), "Creating")
     changed = dataclasses.replace(SPEC, **spec)  # type: ignore[arg-type]
-    return Job(f"job-{number}", "user", changed, "key", (created,))
+    return Job(f"job-{number}", "user", changed, (created,))
 
 
 @pytest.fixture
@@ -54,6 +55,14 @@ def test_job_comes_back_equal_from_a_new_store(store: JobStore, tmp_path: Path) 
     store.close()
 
     assert JobStore(tmp_path / "jobs.db").get("job-1") == first
+
+
+def test_record_of_an_earlier_version_is_read(store: JobStore, tmp_path: Path) -> None:
+    store.put(job(1))
+    with sqlite3.connect(tmp_path / "jobs.db") as db:
+        db.execute("UPDATE jobs SET record = json_set(record, '$.key', 'old')")
+
+    assert store.get("job-1") is not None
 
 
 def test_unknown_job_is_none(store: JobStore) -> None:
