@@ -16,7 +16,8 @@ import sys
 import time
 from typing import IO, Optional
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
+from aiohttp.log import server_logger
 
 from . import instance
 from .app import create_app, create_engine
@@ -89,6 +90,7 @@ def down(settings: Settings) -> bool:
 def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
     """Run the server until SIGTERM or SIGINT. Tells `ready_fd`, once, that it answers, or why it
     cannot. Raises UsageError or EngineUnavailable."""
+    server_logger.addFilter(_is_no_quotation)
     try:
         asyncio.run(_serve(settings, ready_fd))
     except NeuroLocalError as error:
@@ -123,6 +125,13 @@ async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
             await stop.wait()
         finally:
             await runner.cleanup()
+
+
+def _is_no_quotation(record: logging.LogRecord) -> bool:
+    """Leave out malformed requests: aiohttp quotes them, with the credential that they hold, and
+    anybody on this machine could fill the log with them."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
 
 
 def _tell(ready_fd: Optional[int], message: bytes) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from ..config import PRESETS
 from . import oauth
 from .keys import BASE_URL, IDENTITY, LOGINS
-from .payloads import config_payload
+from .payloads import PRIVATE_JSON, config_payload
 
 PUBLIC = ("/api/v1/config", "/oauth/authorize", "/oauth/token", "/oauth/logout", "/oauth/success")
 # Jobs of one preset that may run at once; clients show it, nothing enforces it.
@@ -45,9 +45,8 @@ async def authorize(request: web.Request) -> web.Response:
 
 async def exchange(request: web.Request) -> web.Response:
     form = await request.post()
-    return web.json_response(
-        request.app[LOGINS].redeem({key: str(value) for key, value in form.items()})
-    )
+    payload = request.app[LOGINS].redeem({key: str(value) for key, value in form.items()})
+    return web.json_response(payload, content_type=PRIVATE_JSON)
 
 
 async def say_done(request: web.Request) -> web.Response:

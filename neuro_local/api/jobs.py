@@ -10,7 +10,7 @@ from aiohttp import web
 from ..errors import InvalidRequest, NotFound
 from ..models import Job
 from .keys import IDENTITY, INGRESS, JOBS, STORAGE
-from .payloads import job_payload
+from .payloads import PRIVATE_JSON, job_payload
 from .requests import parse_filter, parse_job
 
 NDJSON = "application/x-ndjson"
@@ -19,11 +19,11 @@ NDJSON = "application/x-ndjson"
 async def create(request: web.Request) -> web.Response:
     spec = parse_job(await read_json(request), request.app[STORAGE].uri_to_path)
     job = await request.app[JOBS].create(spec)
-    return web.json_response(payload(request, job), status=202)
+    return web.json_response(payload(request, job), status=202, content_type=PRIVATE_JSON)
 
 
 async def show(request: web.Request) -> web.Response:
-    return web.json_response(payload(request, find(request)))
+    return web.json_response(payload(request, find(request)), content_type=PRIVATE_JSON)
 
 
 async def kill(request: web.Request) -> web.Response:
@@ -41,7 +41,7 @@ async def index(request: web.Request) -> web.StreamResponse:
         jobs = jobs[: int(limit)]
     payloads = (payload(request, job) for job in jobs)
     if NDJSON not in request.headers.get("Accept", ""):
-        return web.json_response({"jobs": list(payloads)})
+        return web.json_response({"jobs": list(payloads)}, content_type=PRIVATE_JSON)
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     await response.prepare(request)
     for item in payloads:

@@ -11,6 +11,10 @@ from typing import Any, Dict, Optional
 from ..config import HOST, PRESETS
 from ..models import Identity, Job, JobSpec, Preset, Transition
 
+# JSON that holds a token or a ticket. Both clients read any `+json`, and write what they receive
+# as plain `application/json` into log files that every user of the machine may read.
+PRIVATE_JSON = "application/vnd.neuro-local+json"
+
 
 def job_payload(job: Job, identity: Identity, url: Optional[str]) -> Dict[str, Any]:
     """Return a job as both clients read it; `url` is its web page's address."""
