@@ -2,6 +2,8 @@
 
 # Python to build .venv with, 3.10 or newer, e.g. make test PYTHON=python3.12
 PYTHON ?= python3
+# 1: the demo leaves its project and pages up, e.g. make demo KEEP=1
+KEEP ?=
 # Extra arguments for pytest, e.g. make test PYTEST_ARGS='-k upload -x'
 PYTEST_ARGS ?=
 
@@ -17,10 +19,10 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on neuro-local
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" KEEP="$(KEEP)" sh scripts/demo.sh
 
 test: $(VENV)/.dev  ## run every test: unit and end to end
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check format, style and types; writes nothing
 	$(BIN)/black --check --quiet $(SOURCES) || { echo 'Run: make format' >&2; exit 1; }

@@ -1,5 +1,6 @@
-# The whole cycle of a project on neuro-local, in a temporary folder that goes again in the end.
-# Run by `make demo`, with the commands cookiecutter, neuro-local and neuro on PATH.
+# The whole cycle of a project on neuro-local, in a temporary folder that goes again in the end;
+# with KEEP=1 the project and its pages stay up. Run by `make demo`, with the commands
+# cookiecutter, neuro-local, neuro and python of its environment on PATH.
 set -eu
 
 # The project's own make starts afresh, whatever options this one was given.
@@ -23,6 +24,23 @@ take_down() {
 
 say() {
     printf '\n== %s\n' "$1"
+}
+
+# Start the other pages, print all addresses and how to end it all, and leave everything up.
+keep() {
+    say 'KEEP=1: the project and its pages stay up'
+    run make run_jupyter BROWSE=
+    run make run_filebrowser BROWSE=
+    run make run_tensorboard BROWSE=
+    trap - EXIT
+    cat <<TEXT
+
+The project is $PWD. In a new shell:
+  cd '$PWD' && eval "\$('$template/.venv/bin/neuro-local' --state-dir '$folder/platform' env)" && PATH='$template/.venv/bin':\$PATH
+Each address above opens once; for a new one run the same make target again.
+To end it all:
+  '$template/.venv/bin/neuro-local' --state-dir '$folder/platform' down && rm -rf '$folder'
+TEXT
 }
 
 run() {
@@ -58,7 +76,12 @@ run make upload
 say 'Train: a job on the platform, its log here, its exit code that of make'
 run make run_training RUN=demo TRAIN_ARGS='--epochs 5'
 
-say 'What of this project runs?'
+say 'TensorBoard, in its own image (made once, at first use), shows that training'
+shown=$folder/tensorboard
+run make run_tensorboard BROWSE= | tee "$shown"
+python "$template/scripts/tensorboard_shows.py" demo <"$shown"
+
+say 'What of this project runs, and since when?'
 run make ps
 
 say 'Bring the results home'
@@ -73,6 +96,11 @@ run make upload_data
 moved=$(find "$folder/platform/storage/user/neuro-demo/data" -type f -newer "$marker" | wc -l)
 echo "files moved: $((moved))"
 test "$((moved))" -eq 0
+
+if [ "${KEEP:-}" = 1 ]; then
+    keep
+    exit 0
+fi
 
 say 'Clean the storage, end what runs'
 run make clean YES=1

@@ -12,7 +12,7 @@ import pytest
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 from machine import impossible
 
-from .commands import Command, Result
+from .commands import Result
 from .platform import Platform
 from .project import Project
 
@@ -25,13 +25,18 @@ PLAIN_IMAGE = "python:3.12-slim-bookworm"
 # What one test may take, the session's own set-up included. Seconds.
 DEADLINE = 240
 
+# What takes long to make. The tests that share one go to the same worker, so that it is made once.
+COSTLY = ("built", "pair", "dead_platform", "bare_python")
+
 Render = Callable[..., Project]
 
 
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timeout(DEADLINE))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.timeout(DEADLINE))
+    for name in COSTLY:
+        if name in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(name))
+            return
 
 
 @pytest.fixture(scope="session")
@@ -144,34 +149,12 @@ def ready(project: Project) -> Project:
     return made_ready(project)
 
 
-@dataclass(frozen=True)
-class Building:
-    """A project whose `make setup` is on its way."""
-
-    project: Project
-    setup: Command
-
-
 @pytest.fixture(scope="session")
-def building(render: Render) -> Iterator[Building]:
-    project = render()
-    with project.start("setup") as setup:
-        yield Building(project, setup)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def begin_to_build(request: pytest.FixtureRequest) -> None:
-    """Begin what takes longest while other tests run, if a test will ask for it."""
-    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    if any("built" in item.fixturenames for item in items):
-        request.getfixturevalue("building")
-
-
-@pytest.fixture(scope="session")
-def built(building: Building) -> Project:
+def built(render: Render) -> Project:
     """A project whose `make setup` has really run, with the template's own requirements."""
-    building.setup.wait(timeout=DEADLINE - 10)
-    return building.project
+    project = render()
+    project.make("setup", timeout=DEADLINE - 10)
+    return project
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,15 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}/bin/python"
 
 
-@pytest.fixture(scope="session")
-def set_up_python(render: Render, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python of the tests' own, after `make setup_local` without the notebooks."""
-    folder = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = f"{folder}/bin/python"
+@pytest.fixture(scope="module")
+def set_up_python(bare_python: str, render: Render) -> str:
+    """The same Python, after `make setup_local` with what a training needs."""
     project = render()
     lists = (project.path / "requirements/pip.txt").read_text().splitlines()
     needed = [line for line in lists if not line.startswith("jupyter")]
     project.write("requirements/pip.txt", "\n".join(needed) + "\n")
-    project.make("setup_local", PYTHON=python, timeout=200)
-    return python
+    project.make("setup_local", PYTHON=bare_python, timeout=200)
+    return bare_python
 
 
 def test_setup_local_installs_the_requirements(project: Project, bare_python: str) -> None:
@@ -47,6 +44,18 @@ def test_setup_local_that_fails_says_what_to_do(project: Project, bare_python: s
     project.write("requirements/pip.txt", "not-there @ file:///nowhere/not_there-1.0.tar.gz\n")
 
     project.fails("setup_local", PYTHON=bare_python, says="in a virtual environment")
+
+
+def test_train_local_without_the_requirements_says_what_to_run(
+    project: Project, bare_python: str
+) -> None:
+    result = project.make("train_local", PYTHON=bare_python, code=2)
+
+    assert "make setup_local" in result.stderr
+
+
+def test_lint_without_flake8_says_what_to_run(project: Project, bare_python: str) -> None:
+    project.fails("lint", PYTHON=bare_python, says="make setup_local")
 
 
 def test_train_local_trains(project: Project, set_up_python: str) -> None:
@@ -81,12 +90,20 @@ def test_train_local_takes_arguments_as_typed(project: Project) -> None:
     assert json.dumps(["$HOME", "it's", "5%"]) in result.stdout
 
 
-def test_train_local_without_the_requirements_says_what_to_run(
-    project: Project, bare_python: str
-) -> None:
-    result = project.make("train_local", PYTHON=bare_python, code=2)
+def test_notebook_runs_here_before_any_training(project: Project, set_up_python: str) -> None:
+    cells = json.loads((project.path / "notebooks/demo.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
-    assert "make setup_local" in result.stderr
+    done = subprocess.run(
+        [set_up_python, "-c", code],
+        cwd=project.path / "notebooks",
+        env={**project.env, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "No results yet" in done.stdout
 
 
 def test_rendered_code_is_clean(project: Project) -> None:
@@ -99,7 +116,3 @@ def test_lint_finds_what_is_wrong(project: Project) -> None:
     result = project.fails("lint", PYTHON=sys.executable, says="mend them")
 
     assert "code/bad.py:1:1: F401" in result.stdout
-
-
-def test_lint_without_flake8_says_what_to_run(project: Project, bare_python: str) -> None:
-    project.fails("lint", PYTHON=bare_python, says="make setup_local")
