@@ -85,10 +85,10 @@ class Platform:
 
     def up(self) -> Result:
         result = self.neuro_local("up")
-        exports = self.neuro_local("env").stdout
-        environment = run(
-            ["sh", "-c", 'eval "$1" && env -0', "sh", exports], cwd=self.home, env=self._base
-        )
+        # As a user's shell does it: the exports must not stand on a command line.
+        script = 'eval "$("$@")" && env -0'
+        command = ["sh", "-c", script, "sh", *self._neuro_local("env")]
+        environment = run(command, cwd=self.home, env=self._base)
         pairs = environment.stdout.rstrip("\0").split("\0")
         self._exports = dict(pair.split("=", 1) for pair in pairs)
         return result
@@ -134,9 +134,11 @@ class Platform:
         return f"http://127.0.0.1:{(self.state / 'port').read_text()}"
 
     def neuro_local(self, *words: str, code: int = 0) -> Result:
+        return run(self._neuro_local(*words), cwd=self.home, env=self._base, code=code)
+
+    def _neuro_local(self, *words: str) -> List[str]:
         command = [*self.wrapper, sys.executable, "-m", "neuro_local"]
-        command += ["--state-dir", str(self.state), *words]
-        return run(command, cwd=self.home, env=self._base, code=code)
+        return [*command, "--state-dir", str(self.state), *words]
 
     def neuro(self, *words: str, code: Optional[int] = 0, timeout: float = 60.0) -> Result:
         return run([*NEURO, *words], cwd=self.home, env=self.env, code=code, timeout=timeout)
