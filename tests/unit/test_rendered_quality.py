@@ -55,13 +55,15 @@ def test_the_notebook_is_short_and_has_no_outputs(default: Project) -> None:
         assert cell.get("execution_count") is None
 
 
-def test_the_notebook_imports_from_code(default: Project) -> None:
+def test_the_notebook_imports_from_code_and_draws_the_results(default: Project) -> None:
     cells = json.loads(default.read("notebooks/demo.ipynb"))["cells"]
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
     assert 'sys.path.insert(0, "../code")' in source
     assert "import train" in source
-    ast.parse(source)
+    assert 'Path("../results")' in source
+    assert "plt.show()" in source
+    ast.parse(source, feature_version=(3, 9))
 
 
 def test_text_files_end_in_a_line_feed_and_have_no_carriage_return(default: Project) -> None:
