@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
 
 import pytest
 
 from .commands import run, wait_until
 from .conftest import PLAIN_IMAGE
 from .platform import NEURO, Platform, fetch, processes_with
-
-Address = Tuple[str, int]
 
 
 def test_up_tells_how_to_point_the_client_at_it(other_platform: Platform) -> None:
@@ -109,51 +106,7 @@ def test_instances_do_not_see_each_other(platform: Platform, other_platform: Pla
     platform.end_job(job.id)
 
 
-def test_nothing_listens_beyond_loopback_while_jobs_run(platform: Platform) -> None:
-    script = (
-        "import socket, time\n"
-        "sockets = []\n"
-        "for family, host in ((socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')):\n"
-        "    for port in (80, 8888):\n"
-        "        made = socket.socket(family)\n"
-        "        if family == socket.AF_INET6:\n"
-        "            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)\n"
-        "        made.bind((host, port))\n"
-        "        made.listen()\n"
-        "        sockets.append(made)\n"
-        "print('listening', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    before = listening()
-    platform.storage("listen").mkdir(parents=True, exist_ok=True)
-    platform.storage("listen/listen.py").write_text(script)
-    volume = {
-        "src_storage_uri": "storage://local/neuro-local/user/listen",
-        "dst_path": "/project/code",
-        "read_only": True,
-    }
-    ports: List[Optional[Dict[str, object]]] = [
-        None,
-        {"port": 80, "requires_auth": True},
-        {"port": 8888, "requires_auth": False},
-    ]
-    jobs = [
-        platform.start_job("python3 -u /project/code/listen.py", volumes=[volume], http=http)
-        for http in ports
-    ]
-    for job in jobs:
-        with platform.start_neuro("logs", job.id) as log:
-            log.wait_for("listening")
-
-    ours = {address for inode, address in listening().items() if inode not in before}
-
-    assert ours, "the pages of the jobs listen somewhere"
-    assert {host for host, _ in ours} == {"127.0.0.1"}
-    for job in jobs:
-        platform.end_job(job.id)
-
-
-def test_page_needs_its_key_unless_the_job_said_otherwise(platform: Platform) -> None:
+def test_page_needs_a_ticket_unless_the_job_said_otherwise(platform: Platform) -> None:
     command = "python3 -m http.server 80"
     closed = platform.start_job(command, http={"port": 80, "requires_auth": True})
     open_ = platform.start_job(command, http={"port": 80, "requires_auth": False})
@@ -219,22 +172,3 @@ def test_what_is_lacking_says_so(platform: Platform, route: str) -> None:
 
     assert status == 501
     assert b"neuro-local does not have" in body
-
-
-def listening() -> Dict[str, Address]:
-    """Return the listening TCP sockets of this machine's own network, by their inode."""
-    found: Dict[str, Address] = {}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":
-                found[fields[9]] = address_of(fields[1])
-    return found
-
-
-def address_of(field: str) -> Address:
-    """Return host and port of an entry in /proc/net, such as 0100007F:1F90."""
-    host, port = field.split(":")
-    if len(host) == 8:
-        return ".".join(str(byte) for byte in reversed(bytes.fromhex(host))), int(port, 16)
-    return host, int(port, 16)
