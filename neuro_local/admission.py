@@ -46,7 +46,7 @@ class Admission:
         self._job = job.spec.name or job.id
         self._cookie = COOKIE_PREFIX + job.id
         self._key = secrets.token_urlsafe(24)
-        self._ticket = secrets.token_urlsafe(24)
+        self._ticket = _new_ticket()
 
     def invite(self, page: URL) -> URL:
         """Return the address that opens the page. It stays the same until it is used, so that
@@ -75,7 +75,7 @@ class Admission:
             return False
         if not _same(request.query[TICKET], self._ticket):
             return False
-        self._ticket = secrets.token_urlsafe(24)
+        self._ticket = _new_ticket()
         return True
 
     def _welcome(self, request: web.BaseRequest) -> web.Response:
@@ -87,6 +87,10 @@ class Admission:
         response = web.Response(status=303, headers={"Location": str(location), **_OURS})
         response.set_cookie(self._cookie, self._key, httponly=True, samesite="Lax")
         return response
+
+
+def _new_ticket() -> str:
+    return secrets.token_hex(16)  # no character on which a terminal's links would break off
 
 
 def _refusal(status: int, text: str) -> web.Response:
