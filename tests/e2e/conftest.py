@@ -26,7 +26,7 @@ PLAIN_IMAGE = "python:3.12-slim-bookworm"
 DEADLINE = 240
 
 # What takes long to make. The tests that share one go to the same worker, so that it is made once.
-COSTLY = ("built", "pair", "dead_platform", "bare_python")
+COSTLY = ("built", "pair", "dead_platform", "bare_python", "ordinary_platform", "file_server")
 
 Render = Callable[..., Project]
 
