@@ -30,6 +30,7 @@ class Reason:
     """The platform's usual words for why a job is in its status."""
 
     CREATING = "Creating"
+    PULLING = "Pulling"
     COMPLETED = "Completed"
     ERROR = "Error"
     CANNOT_RUN = "ContainerCannotRun"

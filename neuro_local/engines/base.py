@@ -12,7 +12,7 @@ import abc
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import AsyncIterator, Mapping, Optional, Sequence
+from typing import AsyncIterator, Callable, Mapping, Optional, Sequence
 
 STDOUT = 1
 STDERR = 2
@@ -48,7 +48,7 @@ class TaskSpec:
     """All that an engine needs to start a job.
 
     `image` is a docker reference. `entrypoint` and `command` are already split into words;
-    an entrypoint replaces the image's own, and nothing is ever run through a shell.
+    an entrypoint replaces the image's own, None leaves it, and nothing is ever run through a shell.
     """
 
     job_id: str
@@ -125,7 +125,16 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     async def remove(self) -> None:
-        """Stop at once and free all the job holds on this machine (not its image). Repeatable."""
+        """Stop at once and let go of all the job holds on this machine (not its image).
+
+        Repeatable. Its files may be deleted in the background."""
+
+
+Tell = Callable[[str], None]
+
+
+def ignore(sentence: str) -> None:
+    """For a caller who wants to be told nothing."""
 
 
 class Engine(abc.ABC):
@@ -141,10 +150,13 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def run(self, spec: TaskSpec) -> Task:
+    async def run(self, spec: TaskSpec, tell: Tell = ignore) -> Task:
         """Start a job; return once its main process runs.
 
-        An image that `save` never kept is the engine's to find: the sandbox takes its plain base.
+        An image that `save` never kept is the engine's to find, which may take minutes, and `tell`
+        is called with what it is waiting for. The sandbox has a small catalogue, made on first use,
+        and takes its plain base for any other. Cancelled, it starts nothing, and an image that is
+        on its way goes on to its end for the next job.
         Raises StartFailed with the platform's reason: `ErrImagePull` for an image that cannot be
         had, `ContainerCannotRun` for the rest (a command that cannot be found among them).
         """

@@ -1,11 +1,13 @@
 """The sandbox's folders: layers, the images made of them, and what each job writes.
 
     skeleton/           below every job's `/`: empty folders and links
-    layers/NAME/ROOT/   never changed once it has its name
+    layers/NAME/ROOT/   what `save` kept; never changed once it has its name
     images/HASH.json    a reference, and the layers it stands for, lowest first
     jobs/NAME/upper/    the layer a job writes to; `work` beside it is the kernel's
+    trash/              on its way out
 
-Everything here blocks: call it from a thread.
+An image's lowest layers are shared ones, which lie elsewhere (shared.py). Everything here blocks:
+call it from a thread.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import uuid
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Iterable, List, Optional, Sequence
 
 from ..errors import SaveFailed
+from .python import is_below
+from .shared import Shared
+from .trash import Trash, delete
 
 MAX_LAYERS = 16
 # The kernel takes a mount's options in one page: besides paths only a few words.
@@ -32,12 +36,14 @@ OVERLAID = ("/usr", "/etc", "/var", "/opt", "/bin", "/sbin", "/lib", "/lib32", "
 
 @dataclass(frozen=True)
 class Image:
-    """A stack of layers, lowest first, and the Python its virtual environment stands on."""
+    """A stack of layers, lowest first, the Python its virtual environment stands on,
+    and what it runs before a command."""
 
     reference: str
     layers: Sequence[str]
     python: str
     python_prefix: str
+    entrypoint: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,21 @@ class JobFolder:
 
 
 class Layers:
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, shared: Shared) -> None:
+        self.shared = shared
         self.skeleton = state / "skeleton"
         self._layers = state / "layers"
         self._images = state / "images"
         self._jobs = state / "jobs"
+        self._trash = Trash(state / "trash")
         # Folders of this machine that jobs see below their own layers, and "/" above them all.
         self.host_roots = [Path(r) for r in OVERLAID if Path(r).is_dir() and not os.path.islink(r)]
 
     def prepare(self) -> None:
         """Make the folders, and clear what an earlier life left half-made or unused."""
         if self._jobs.exists():
-            delete(self._jobs)
+            self._trash.throw(self._jobs)
+        self._trash.empty()
         for folder in (self.skeleton, self._layers, self._images, self._jobs):
             folder.mkdir(parents=True, exist_ok=True)
         for name in EMPTY_FOLDERS:
@@ -104,15 +113,29 @@ class Layers:
     def below(self, root: Path, layers: Sequence[str]) -> List[Path]:
         """Return the folders that make up `root` in a job, lowest first."""
         lowest = self.skeleton if root == Path("/") else root
-        stack = [slot(self._layers / name, root) for name in layers]
+        stack = [slot(self.path(name), root) for name in layers]
         return [lowest, *(folder for folder in stack if folder.is_dir())]
 
-    def has(self, layer: str) -> bool:
-        return (self._layers / layer).is_dir()
+    def path(self, layer: str) -> Path:
+        own = self._layers / layer
+        return own if own.is_dir() else self.shared.path(layer)
 
-    def keep(self, folder: JobFolder, layer: str) -> None:
-        """Make an ended job's writes a layer."""
-        folder.upper.rename(self._layers / layer)
+    def missing(self, layers: Sequence[str]) -> List[str]:
+        return [layer for layer in layers if not self.path(layer).is_dir()]
+
+    def discard(self, folder: JobFolder) -> None:
+        """Free an ended job's folder, if it is one of ours. Repeatable."""
+        if is_below(folder.path, [self._jobs]) and folder.path.exists():
+            self._trash.throw(folder.path)
+
+    def place(self, folder: JobFolder, path: str, program: Path) -> None:
+        """Put a program where an ended job would have written it."""
+        target = Path(path)
+        root = next((root for root in self.host_roots if is_below(target, [root])), Path("/"))
+        copy = slot(folder.upper, root) / target.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(program.read_bytes())
+        copy.chmod(0o755)
 
     def save(self, folder: JobFolder, image: Image) -> None:
         """Copy a running job's writes as one more layer on `image`. Raises SaveFailed."""
@@ -148,7 +171,7 @@ class Layers:
         wanted = set(in_use).union(*(image.layers for image in self.images()))
         for layer in self._layers.iterdir():
             if layer.name not in wanted:
-                delete(layer)
+                self._trash.throw(layer)
 
     def _write(self, image: Image) -> None:
         record = self._record(image.reference)
@@ -160,7 +183,7 @@ class Layers:
         """Whether a job on these layers could not be mounted any more."""
         root, job = Path("/"), self.job_folder(f"job-{uuid.uuid4()}")
         paths = [slot(job.upper, root), slot(job.work, root), self.skeleton]
-        paths += [slot(self._layers / name, root) for name in layers]
+        paths += [slot(self.path(name), root) for name in layers]
         # Bubblewrap names them as it sees them while it mounts; colons or commas lie between.
         length = sum(len(os.fsencode(f"/oldroot{path}:")) for path in paths)
         return len(layers) > MAX_LAYERS or length > MAX_PATHS
@@ -172,16 +195,6 @@ class Layers:
 def slot(layer: Path, root: Path) -> Path:
     """Where in a layer the part of one overlaid root lies."""
     return layer / (root.name or "rootfs")
-
-
-def delete(folder: Path) -> None:
-    """Delete a tree, also one with locked folders, as overlays and jobs leave them."""
-    if os.geteuid() != 0:
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                if not os.path.islink(os.path.join(path, name)):
-                    os.chmod(os.path.join(path, name), 0o700)
-    shutil.rmtree(folder)
 
 
 def _copy(source: Path, target: Path) -> None:

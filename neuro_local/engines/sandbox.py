@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import EngineUnavailable, NotRunning, StartFailed
-from .base import Engine, Process, Size, Task, TaskSpec
+from . import catalogue, recipes
+from .base import Engine, Process, Size, Task, TaskSpec, Tell, ignore
+from .builder import Builder
 from .bwrap import PIP_CACHE, Sandbox, locate
 from .channel import KILLED, Channel
 from .egress import Egress
-from .layers import Image, Layers, delete
+from .layers import Image, JobFolder, Layers
 from .processes import SandboxProcess
-from .python import VENV, Python, base_environment, is_below, passed_on_paths
+from .python import Python, base_environment, is_below, passed_on_paths
+from .shared import Shared
 
 DEFAULT_COMMAND = ("/bin/sh",)  # what a plain image runs that is told nothing
 DEFAULT_SIZE = Size(80, 24)
@@ -48,7 +51,8 @@ class SandboxTask(Task):
         proxy = await self._greeting()
         self._env = base_environment(environ, PIP_CACHE, f"http://127.0.0.1:{proxy}")
         self._env.update(spec.env)
-        command = [*(spec.entrypoint or ()), *spec.command] or DEFAULT_COMMAND
+        entrypoint = self.sandbox.image.entrypoint if spec.entrypoint is None else spec.entrypoint
+        command = [*entrypoint, *spec.command] or DEFAULT_COMMAND
         self.main = await self._start_process(command, spec.tty, DEFAULT_SIZE)
 
     async def exec(
@@ -174,35 +178,42 @@ class SandboxEngine(Engine):
 
     def __init__(self, state: Path, *, cache: Path, environ: Mapping[str, str]) -> None:
         self._state = state.resolve()
-        self._pip_cache = cache.resolve() / "pip"
+        self._cache = cache.resolve()
         self._environ = environ
-        self._layers = Layers(self._state)
+        self._layers = Layers(self._state, Shared(self._state / "shared"))
+        self._builder = Builder(self._layers, self._run_to_end)
         self._python = Python.running()
+        self._plain = recipes.plain(self._python)
         self._tasks: Set[SandboxTask] = set()
         self._saving = asyncio.Lock()
 
     async def start(self) -> None:
-        self._check()
+        seen = [*self._layers.host_roots, self._python.prefix]
+        self._check(seen)
         await asyncio.to_thread(self._layers.prepare)
-        await self._probe()
-        if not self._layers.has(self._python.layer):
-            await self._make_base()
-        await asyncio.to_thread(self._layers.collect, [self._python.layer])
+        try:
+            await self._probe(self._layers.job_folder("probe"))
+        except StartFailed as error:
+            raise EngineUnavailable(f"{error} {_advice()}".strip()) from None
+        if await self._serves(Shared(self._cache), seen):
+            self._layers.shared = Shared(self._cache)
+        else:
+            await asyncio.to_thread(self._layers.shared.prepare)
+        try:
+            await self._builder.make(self._plain)
+        except StartFailed as error:
+            raise EngineUnavailable(str(error)) from None
+        await asyncio.to_thread(self._layers.collect, [])
 
-    async def run(self, spec: TaskSpec) -> Task:
-        image = self._layers.find(spec.image) or self._plain(self._python.layer)
-        if not os.path.exists(image.python):
-            raise StartFailed(
-                f"The image {spec.image!r} stands on {image.python}, which is no longer there:"
-                " save it anew from a job on the plain image.",
-                "ErrImagePull",
-            )
-        return await self._run(spec, image)
+    async def run(self, spec: TaskSpec, tell: Tell = ignore) -> Task:
+        image = await self._image(spec.image, tell)
+        return await self._run(spec, image, self._layers.job_folder(spec.job_id))
 
     async def images(self) -> Sequence[str]:
         return [image.reference for image in await asyncio.to_thread(self._layers.images)]
 
     async def close(self) -> None:
+        await self._builder.close()
         await asyncio.gather(*(task.remove() for task in list(self._tasks)))
 
     async def keep(self, sandbox: Sandbox, reference: str) -> None:
@@ -211,26 +222,57 @@ class SandboxEngine(Engine):
         async with self._saving:
             await asyncio.to_thread(self._layers.save, sandbox.folder, image)
             used = {layer for task in self._tasks for layer in task.sandbox.image.layers}
-            await asyncio.to_thread(self._layers.collect, {*used, self._python.layer})
+            await asyncio.to_thread(self._layers.collect, used)
 
     async def forget(self, task: SandboxTask) -> None:
-        """Delete a dead task's files, once nobody copies them."""
+        """Let go of a dead task's files, once nobody copies them."""
         async with self._saving:
-            if task.sandbox.folder.path.exists():
-                await asyncio.to_thread(delete, task.sandbox.folder.path)
+            await asyncio.to_thread(self._layers.discard, task.sandbox.folder)
             self._tasks.discard(task)
 
-    def _plain(self, *layers: str) -> Image:
-        return Image("", layers, str(self._python.executable), str(self._python.prefix))
+    async def _image(self, reference: str, tell: Tell) -> Image:
+        """Return an image with all its layers in place. Raises StartFailed."""
+        image = self._layers.find(reference) or self._unsaved(reference)
+        if not os.path.exists(image.python):
+            raise _stands_on(reference, image.python)
+        on_plain = (recipes.of(entry, self._plain.layer) for entry in catalogue.CATALOGUE)
+        known = {recipe.layer: recipe for recipe in (self._plain, *on_plain)}
+        for layer in self._layers.missing(image.layers):
+            if layer not in known:
+                raise _stands_on(reference, str(self._layers.path(layer)))
+            tell(f"{known[layer].what} is made on first use, which can take a minute")
+            await self._builder.have(known[layer])
+        return image
 
-    async def _run(self, spec: TaskSpec, image: Image) -> SandboxTask:
+    def _unsaved(self, reference: str) -> Image:
+        entry = catalogue.find(reference)
+        if entry is None:
+            return self._stack(self._plain.layers)
+        return self._stack(recipes.of(entry, self._plain.layer).layers, entry.entrypoint)
+
+    def _stack(self, layers: Sequence[str], entrypoint: Sequence[str] = ()) -> Image:
+        python = self._python
+        return Image("", layers, str(python.executable), str(python.prefix), entrypoint)
+
+    async def _run(self, spec: TaskSpec, image: Image, folder: JobFolder) -> SandboxTask:
+        starting = asyncio.create_task(self._start(spec, image, folder))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # It is short: easier taken down when it has ended than in the middle.
+            await asyncio.wait({starting})
+            if starting.exception() is None:
+                await starting.result().remove()
+            raise
+
+    async def _start(self, spec: TaskSpec, image: Image, folder: JobFolder) -> SandboxTask:
         sandbox = Sandbox(
             layers=self._layers,
-            folder=self._layers.job_folder(spec.job_id),
+            folder=folder,
             image=image,
             python=self._python,
             hostname=spec.job_id[:12],
-            pip_cache=self._pip_cache,
+            pip_cache=self._cache / "pip",
             shown=passed_on_paths(self._environ, self._layers.host_roots),
             mounts=spec.mounts,
         )
@@ -244,11 +286,21 @@ class SandboxEngine(Engine):
             raise
         return task
 
-    def _check(self) -> None:
+    async def _run_to_end(
+        self, spec: TaskSpec, layers: Sequence[str], folder: JobFolder
+    ) -> Tuple[int, str]:
+        task = await self._run(spec, self._stack(layers), folder)
+        try:
+            await task.main.close_stdin()
+            said = b"".join([chunk.data async for chunk in task.main.output()])
+            return await task.main.wait(), said.decode(errors="replace")
+        finally:
+            await task.remove()
+
+    def _check(self, seen: Sequence[Path]) -> None:
         if sys.platform != "linux":
             raise EngineUnavailable("The sandbox needs Linux; on this system use Docker.")
         locate()
-        seen = [*self._layers.host_roots, self._python.prefix]
         if is_below(self._state, seen):
             raise EngineUnavailable(
                 f"The folder {self._state} cannot hold the sandbox's files, since jobs see it:"
@@ -260,32 +312,34 @@ class SandboxEngine(Engine):
                 " package python3-venv."
             )
 
-    async def _probe(self) -> None:
-        """Find out whether this machine lets us make sandboxes at all."""
-        try:
-            await self._run_to_end("probe", ["/bin/sh", "-c", ":"])
-        except StartFailed as error:
-            raise EngineUnavailable(f"{error} {_advice()}".strip()) from None
+    async def _probe(self, folder: JobFolder) -> None:
+        """Find out whether this machine lets us make sandboxes, with their files there."""
+        await self._run_to_end(TaskSpec("probe", "", ["/bin/sh", "-c", ":"]), (), folder)
 
-    async def _make_base(self) -> None:
-        """Make the layer below all images: a virtual environment that `python` and `pip` mean."""
-        command = [str(self._python.executable), "-I", "-m", "venv", VENV]
-        await self._run_to_end("base", command, self._python.layer)
+    async def _serves(self, shared: Shared, seen: Sequence[Path]) -> bool:
+        """Whether the shared layers can lie in the cache folder.
 
-    async def _run_to_end(
-        self, name: str, command: Sequence[str], layer: Optional[str] = None
-    ) -> None:
-        """Run a command on the bare machine, and keep what it wrote as a layer."""
-        task = await self._run(TaskSpec(name, "", command), self._plain())
+        Jobs must not see it, nobody else may own it, and its file system has to take overlays.
+        """
+        if is_below(self._cache, seen):
+            return False
         try:
-            said = b"".join([chunk.data async for chunk in task.main.output()])
-            if await task.main.wait() != 0:
-                text = said.decode(errors="replace").strip()
-                raise EngineUnavailable(f"The command {' '.join(command)!r} failed: {text}.")
-            if layer is not None:
-                await asyncio.to_thread(self._layers.keep, task.sandbox.folder, layer)
-        finally:
-            await task.remove()
+            await asyncio.to_thread(shared.prepare)
+            if self._cache.stat().st_dev != self._state.stat().st_dev:
+                async with shared.turn("probe") as path:
+                    await self._probe(JobFolder(path))
+        except (OSError, StartFailed):
+            return False
+        return True
+
+
+def _stands_on(reference: str, path: str) -> StartFailed:
+    return StartFailed(
+        f"The image {reference!r} stands on {path}, which is no longer there: the cache was"
+        " deleted, or this machine's Python replaced. Save the image anew: a project does that with"
+        " `make setup`.",
+        "ErrImagePull",
+    )
 
 
 def _open_privileged_ports(setting: int) -> None:

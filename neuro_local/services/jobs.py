@@ -41,9 +41,10 @@ class WebPages(Protocol):
 
 @dataclass
 class Execution:
-    """A job that has not ended: its task once it runs, and who looks after it."""
+    """A job that has not ended: its start, its task once it runs, and who looks after it."""
 
     log: JobLog
+    starting: asyncio.Task[Task]
     task: Optional[Task] = None
     supervisor: Optional[asyncio.Task[None]] = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,8 +108,9 @@ class JobService:
             transitions=(Transition(JobStatus.PENDING, now(), Reason.CREATING),),
         )
         self._store.put(job)
-        execution = Execution(self.log(job.id))
-        execution.log.open()
+        log = self.log(job.id)
+        log.open()
+        execution = Execution(log, asyncio.create_task(self._start(job)))
         self._executions[job.id] = execution
         execution.supervisor = asyncio.create_task(self._supervise(job, execution))
         return job
@@ -167,6 +169,8 @@ class JobService:
     async def _supervise(self, job: Job, execution: Execution) -> None:
         try:
             await self._live(job, execution)
+        except asyncio.CancelledError:  # so was its start: the status says it already
+            pass
         except StartFailed as error:
             self._move(job.id, JobStatus.FAILED, error.reason, str(error))
         except (NeuroLocalError, OSError) as error:  # a volume that cannot be, a full disk
@@ -184,8 +188,14 @@ class JobService:
             finally:
                 del self._executions[job.id]
 
+    async def _start(self, job: Job) -> Task:
+        def tell(waiting_for: str) -> None:
+            self._move(job.id, JobStatus.PENDING, Reason.PULLING, waiting_for)
+
+        return await self._engine.run(await self._task_spec(job), tell)
+
     async def _live(self, job: Job, execution: Execution) -> None:
-        task = execution.task = await self._engine.run(await self._task_spec(job))
+        task = execution.task = await execution.starting
         if self.get(job.id).is_finished:  # cancelled while it started
             return
         if job.spec.http is not None:
@@ -216,7 +226,11 @@ class JobService:
     def _cancel(self, job_id: str, reason: str, description: Optional[str] = None) -> None:
         self._move(job_id, JobStatus.CANCELLED, reason, description)
         execution = self._executions.get(job_id)
-        if execution is not None and execution.task is not None:
+        if execution is None:
+            return
+        if execution.task is None:
+            execution.starting.cancel()
+        else:
             stopping = asyncio.create_task(execution.task.stop(STOP_GRACE))
             self._stopping.add(stopping)
             stopping.add_done_callback(self._stopping.discard)

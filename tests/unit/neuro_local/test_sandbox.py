@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import AsyncIterator, List, Set
 
@@ -18,6 +19,7 @@ from enginekit import Output, Result, eventually, executed, ran, ready, start
 from neuro_local.engines.base import Mount
 from neuro_local.engines.layers import MAX_LAYERS
 from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.trash import WORKER
 from neuro_local.errors import EngineUnavailable, SaveFailed, StartFailed
 
 LISTEN = (
@@ -173,10 +175,12 @@ async def test_next_life_clears_what_the_last_one_left(world: Path, engine: Sand
 async def test_half_made_base_is_made_anew(tmp_path: Path) -> None:
     engine = SandboxEngine(tmp_path / "state", cache=tmp_path / "cache", environ={})
     making = asyncio.create_task(engine.start())
-    await eventually(lambda: list(tmp_path.glob("state/jobs/base*/upper/opt/venv")), "a beginning")
+    await eventually(
+        lambda: list(tmp_path.glob("cache/building/base*/*/upper/opt/venv")), "a beginning"
+    )
     making.cancel()
     await asyncio.gather(making, return_exceptions=True)
-    assert not list(tmp_path.glob("state/layers/*"))
+    assert not list(tmp_path.glob("cache/layers/*"))
 
     await engine.start()
 
@@ -248,13 +252,16 @@ async def test_removed_jobs_leave_nothing_behind(engine: SandboxEngine, world: P
         assert await process.wait() == 137
 
     await life()
+    await eventually(trash_is_empty)
     before = len(os.listdir("/proc/self/fd"))
 
     for _ in range(20):
         await life()
 
+    await eventually(trash_is_empty)
     assert len(os.listdir("/proc/self/fd")) == before
     assert os.listdir(world / "state" / "jobs") == []
+    assert os.listdir(world / "state" / "trash") == []
 
 
 async def test_failed_starts_leave_nothing_behind(
@@ -265,6 +272,10 @@ async def test_failed_starts_leave_nothing_behind(
             await start(engine, "true", **spec)
 
     assert os.listdir(world / "state" / "jobs") == []
+
+
+def trash_is_empty() -> bool:
+    return WORKER not in [thread.name for thread in threading.enumerate()]
 
 
 def listening_on(port: int) -> List[str]:
