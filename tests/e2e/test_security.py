@@ -25,7 +25,6 @@ from .conftest import Render
 from .platform import NEURO, Job, Platform, is_root
 from .project import Project
 from .sockets import addresses, answers, family, listeners, networks, sockets_of
-from .test_web import file_server  # noqa: F401
 
 KINDS = ("jupyter", "tensorboard", "filebrowser")
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND PURGE".split()
@@ -143,19 +142,12 @@ def watching_command_lines() -> Iterator[Set[bytes]]:
 
 @pytest.fixture(scope="module")
 def services(
-    render: Render,
-    built: Project,
-    file_server: str,  # noqa: F811
-    tmp_path_factory: pytest.TempPathFactory,
+    render: Render, built: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Services]:
     home = tmp_path_factory.mktemp("home")
     rendered = render()
     platform = rendered.platform
-    variables = {
-        "IMAGE": f"image:{built.slug}",
-        "TENSORBOARD_IMAGE": f"image:{built.slug}",
-        "FILEBROWSER_IMAGE": file_server,
-    }
+    variables = {"IMAGE": f"image:{built.slug}"}
     project = replace(
         rendered, variables=variables, environment={**platform.env, "HOME": str(home)}
     )
