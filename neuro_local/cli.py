@@ -14,6 +14,7 @@ from typing import Callable, Dict, List, Optional
 
 from . import __version__, config, daemon, instance
 from .config import Settings
+from .engines.catalogue import CATALOGUE
 from .errors import NeuroLocalError, UsageError
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -25,8 +26,11 @@ def up(settings: Settings, args: argparse.Namespace) -> int:
     print(f"neuro-local {'is' if fresh else 'was already'} running at {instance.api_url(settings)}")
     print(f"  state  {settings.state}")
     print(f"  token  {settings.token_file} (readable by you only)")
-    print("Jobs run in sandboxes on this machine; images that were not saved here are a plain")
-    print("base with Python 3 and pip. Make `neuro` in this shell talk to it with:")
+    print("Jobs run in sandboxes on this machine. Images that were not saved here are a plain base")
+    print("with Python 3 and pip, except for these, which are made from PyPI on first use:")
+    for entry in CATALOGUE:
+        print(f"  {entry.repository}: {entry.holds}")
+    print("Make `neuro` in this shell talk to it with:")
     print(f'  eval "$({_self(args)} env)"')
     return OK
 

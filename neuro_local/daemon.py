@@ -24,8 +24,8 @@ from .app import create_app, create_engine
 from .config import Settings
 from .errors import NeuroLocalError, UsageError
 
-# How long the server may take to stop its jobs and itself. Seconds. It deletes the files of ended
-# jobs first, and on a busy disk an environment of 40,000 files has taken longer than 30.
+# How long the server may take to stop its jobs and itself. Seconds. An image that is just being
+# saved is copied to its end first, and on a busy disk an environment of 40,000 files takes long.
 DOWN_TIMEOUT = 120.0
 
 READY = b"ready"

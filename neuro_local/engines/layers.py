@@ -140,7 +140,7 @@ class Layers:
     def save(self, folder: JobFolder, image: Image) -> None:
         """Copy a running job's writes as one more layer on `image`. Raises SaveFailed."""
         layer = uuid.uuid4().hex[:8]
-        if self._is_too_high([*image.layers, layer]):
+        if self._is_too_high([*map(self.path, image.layers), self._layers / layer]):
             raise SaveFailed(
                 f"Cannot save {image.reference!r}: it would stack too many saved images on each"
                 " other. Start over from a job on the plain image."
@@ -179,11 +179,11 @@ class Layers:
         temporary.write_text(json.dumps(asdict(image)))
         temporary.replace(record)
 
-    def _is_too_high(self, layers: Sequence[str]) -> bool:
+    def _is_too_high(self, layers: Sequence[Path]) -> bool:
         """Whether a job on these layers could not be mounted any more."""
         root, job = Path("/"), self.job_folder(f"job-{uuid.uuid4()}")
         paths = [slot(job.upper, root), slot(job.work, root), self.skeleton]
-        paths += [slot(self.path(name), root) for name in layers]
+        paths += [slot(layer, root) for layer in layers]
         # Bubblewrap names them as it sees them while it mounts; colons or commas lie between.
         length = sum(len(os.fsencode(f"/oldroot{path}:")) for path in paths)
         return len(layers) > MAX_LAYERS or length > MAX_PATHS

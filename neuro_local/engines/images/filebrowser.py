@@ -15,7 +15,7 @@ NAME = "File browser (neuro-local's stand-in)"
 # A point in the permissions means files whose names begin with one.
 ACCESS = "::rwmd."
 OPTIONS = (
-    *("--name", NAME, "--localtime", "--see-dots"),
+    *("--name", NAME, "--theme", "1", "--localtime", "--see-dots", "--qdel", "1", "--ui-nocpla"),
     # Only plain HTTP, only what is below the folder, and no scripts of uploaded pages.
     *("--http-only", "--no-dav", "--xvol", "--no-script", "--no-robots"),
     # Nothing is kept beside the user's files: no old versions, thumbnails or embedded pages.
@@ -37,8 +37,8 @@ def main() -> None:
     own = tempfile.mkdtemp(prefix="filebrowser-")
     os.environ["XDG_CONFIG_HOME"] = own
     print(f"{NAME}: this is copyparty, on port {args.port}.", flush=True)
-    # Isolated: nothing in the working folder may pass for a module.
-    command = [sys.executable, "-I", "-m", "copyparty", "-v", root + ACCESS, "--hist", own]
+    # Isolated: nothing in the working folder may pass for a module. Unbuffered: logs are followed.
+    command = [sys.executable, "-I", "-u", "-m", "copyparty", "-v", root + ACCESS, "--hist", own]
     command += [*OPTIONS, "-i", args.address or "0.0.0.0", "-p", args.port]
     os.execv(command[0], command)
 

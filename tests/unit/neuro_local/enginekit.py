@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Optional
 
+import pytest
 from machine import impossible
 
+from neuro_local import config
 from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
 from neuro_local.errors import EngineUnavailable
 
@@ -20,6 +25,25 @@ class Result:
     code: int
     out: str
     err: str
+
+
+def shared_cache(folders: pytest.TempPathFactory) -> Path:
+    """Return a cache folder that all tests of this run share, those of other processes too.
+
+    Only pip's downloads in it are the user's own, as in the end-to-end tests.
+    """
+    base = folders.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    cache.mkdir(exist_ok=True)
+    link_downloads(cache)
+    return cache
+
+
+def link_downloads(cache: Path) -> None:
+    downloads = config.load(None, os.environ).cache / "pip"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (cache / "pip").symlink_to(downloads)
 
 
 async def ready(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import AsyncIterator, Iterator
 
 import pytest
-from enginekit import Output, Result, executed, ran, ready, result, start
+from enginekit import Output, Result, executed, ran, ready, result, shared_cache, start
 
 from neuro_local.engines.base import Engine, Mount, Size, Task
 from neuro_local.engines.sandbox import SandboxEngine
@@ -29,9 +29,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engine")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_cache(tmp_path_factory)
+
+
 @pytest.fixture(params=["sandbox"])
-async def engine(request: pytest.FixtureRequest, world: Path) -> AsyncIterator[Engine]:
-    made = SandboxEngine(world / "state", cache=world / "cache", environ=os.environ)
+async def engine(request: pytest.FixtureRequest, world: Path, cache: Path) -> AsyncIterator[Engine]:
+    made = SandboxEngine(world / "state", cache=cache, environ=os.environ)
     await ready(made)
     yield made
     await made.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import AsyncIterator, Optional
 
 import pytest
-from enginekit import ready
+from enginekit import ready, shared_cache
 
 from neuro_local.config import PRESETS
 from neuro_local.engines.base import Task
@@ -33,10 +34,10 @@ class NoPages:
 class World:
     """A state folder that outlives its services."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: Path) -> None:
         self.identity = Identity()
         self.folder = folder
-        self.engine = SandboxEngine(folder / "engine", cache=folder / "cache", environ={})
+        self.engine = SandboxEngine(folder / "engine", cache=cache, environ=os.environ)
         self.storage = StorageService(
             folder / "storage", cluster="local", org=self.identity.org, home=self.identity.user
         )
@@ -56,13 +57,17 @@ class World:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Shared, for the engine's base is made only once in it.
     return tmp_path_factory.mktemp("jobs")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_cache(tmp_path_factory)
+
+
 @pytest.fixture
-async def world(folder: Path) -> AsyncIterator[World]:
-    made = World(folder)
+async def world(folder: Path, cache: Path) -> AsyncIterator[World]:
+    made = World(folder, cache)
     await ready(made.engine)
     yield made
     await made.engine.close()

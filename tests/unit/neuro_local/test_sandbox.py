@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import AsyncIterator, List, Set
 
 import pytest
-from enginekit import Output, Result, eventually, executed, ran, ready, start
+from enginekit import Output, Result, eventually, executed, ran, ready, shared_cache, start
 
+from neuro_local.engines import trash
 from neuro_local.engines.base import Mount
 from neuro_local.engines.layers import MAX_LAYERS
 from neuro_local.engines.sandbox import SandboxEngine
-from neuro_local.engines.trash import WORKER
 from neuro_local.errors import EngineUnavailable, SaveFailed, StartFailed
 
 LISTEN = (
@@ -29,18 +29,17 @@ LISTEN = (
 OWNER = """
 import asyncio, pathlib, sys
 from neuro_local.engines.base import TaskSpec
-from neuro_local.engines.layers import MAX_LAYERS
 from neuro_local.engines.sandbox import SandboxEngine
 
-async def main(folder):
-    engine = SandboxEngine(folder / "state", cache=folder / "cache", environ={})
+async def main(folder, cache):
+    engine = SandboxEngine(folder / "state", cache=cache, environ={})
     await engine.start()
     script = "trap '' TERM; sleep 12345 & echo up; wait"
     task = await engine.run(TaskSpec("job-orphan", "plain", ["sh", "-c", script]))
     async for chunk in task.main.output():
         print(chunk.data.decode(), end="", flush=True)
 
-asyncio.run(main(pathlib.Path(sys.argv[1])))
+asyncio.run(main(*map(pathlib.Path, sys.argv[1:])))
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root could do this harm")
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root needs no user namespace")
@@ -51,9 +50,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sandbox")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_cache(tmp_path_factory)
+
+
 @pytest.fixture
-async def engine(world: Path) -> AsyncIterator[SandboxEngine]:
-    made = SandboxEngine(world / "state", cache=world / "cache", environ={})
+async def engine(world: Path, cache: Path) -> AsyncIterator[SandboxEngine]:
+    made = SandboxEngine(world / "state", cache=cache, environ={})
     await ready(made)
     yield made
     await made.close()
@@ -148,8 +152,9 @@ async def test_job_cannot_reach_this_machines_loopback(engine: SandboxEngine) ->
     assert done == Result(0, "403\n", "")
 
 
-async def test_death_of_the_server_ends_its_jobs(world: Path) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(world)], stdout=subprocess.PIPE)
+async def test_death_of_the_server_ends_its_jobs(world: Path, cache: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(world), str(cache)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert owner.stdout and owner.stdout.readline() == b"up\n"
         await eventually(lambda: "sleep" in map(name, descendants(owner.pid)), "the job's child")
@@ -161,15 +166,20 @@ async def test_death_of_the_server_ends_its_jobs(world: Path) -> None:
     await eventually(lambda: not any(map(name, jobs)), "the orphaned job's end")
 
 
-async def test_next_life_clears_what_the_last_one_left(world: Path, engine: SandboxEngine) -> None:
-    left = [world / "state" / "jobs" / "job-old", world / "state" / "layers" / "half.new"]
+async def test_next_life_clears_what_the_last_one_left(
+    world: Path, cache: Path, engine: SandboxEngine
+) -> None:
+    folders = ("jobs/job-old", "layers/half.new", "trash/old")
+    left = [world / "state" / folder for folder in folders]
     for folder in left:
         (folder / "work" / "work").mkdir(parents=True)
         (folder / "work" / "work").chmod(0)
 
-    await SandboxEngine(world / "state", cache=world / "cache", environ={}).start()
+    await SandboxEngine(world / "state", cache=cache, environ={}).start()
 
-    assert not [folder for folder in left if folder.exists()]
+    assert not [folder for folder in left[:2] if folder.exists()]
+    await eventually(trash_is_empty)
+    assert os.listdir(world / "state" / "trash") == []
 
 
 async def test_half_made_base_is_made_anew(tmp_path: Path) -> None:
@@ -185,6 +195,27 @@ async def test_half_made_base_is_made_anew(tmp_path: Path) -> None:
     await engine.start()
 
     assert (await ran(engine, "pip", "--version")).code == 0
+
+
+async def test_ended_job_does_not_wait_for_the_disk(
+    engine: SandboxEngine, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await eventually(trash_is_empty)
+    disk_is_free = threading.Event()
+
+    def slow(tree: Path) -> None:
+        disk_is_free.wait()
+        trash.delete(tree)
+
+    task = await start(engine, "cat")
+    with monkeypatch.context() as patched:
+        patched.setattr(trash, "delete", slow)
+        await asyncio.wait_for(task.remove(), 5)
+        left = os.listdir(world / "state" / "trash")
+    disk_is_free.set()
+
+    assert len(left) == 1
+    await eventually(lambda: not os.listdir(world / "state" / "trash"), "an empty trash")
 
 
 async def test_state_that_jobs_would_see_is_refused(tmp_path: Path) -> None:
@@ -210,9 +241,11 @@ async def test_image_of_a_python_that_is_gone_is_refused(
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["many", "long paths"])
-async def test_stack_of_images_has_a_limit_that_works(tmp_path: Path, deep: bool) -> None:
+async def test_stack_of_images_has_a_limit_that_works(
+    tmp_path: Path, cache: Path, deep: bool
+) -> None:
     folder = tmp_path / ("d" * 90) / ("e" * 90) / ("f" * 90) if deep else tmp_path
-    engine = SandboxEngine(folder / "state", cache=folder / "cache", environ={})
+    engine = SandboxEngine(folder / "state", cache=cache, environ={})
     await engine.start()
     saved = 0
 
@@ -275,7 +308,7 @@ async def test_failed_starts_leave_nothing_behind(
 
 
 def trash_is_empty() -> bool:
-    return WORKER not in [thread.name for thread in threading.enumerate()]
+    return trash.WORKER not in [thread.name for thread in threading.enumerate()]
 
 
 def listening_on(port: int) -> List[str]:
@@ -303,12 +336,12 @@ def descendants(pid: int) -> Set[int]:
     return children.union(*map(descendants, children))
 
 
-async def test_files_that_pip_is_configured_with_are_seen(tmp_path: Path) -> None:
+async def test_files_that_pip_is_configured_with_are_seen(tmp_path: Path, cache: Path) -> None:
     constraints = tmp_path / "elsewhere" / "constraints.txt"
     constraints.parent.mkdir()
     constraints.write_text("six==1.16.0")
     environ = {"PIP_CONSTRAINT": str(constraints)}
-    engine = SandboxEngine(tmp_path / "state", cache=tmp_path / "cache", environ=environ)
+    engine = SandboxEngine(tmp_path / "state", cache=cache, environ=environ)
     await engine.start()
     try:
         seen = await ran(engine, "sh", "-c", 'cat "$PIP_CONSTRAINT"; echo >>"$PIP_CONSTRAINT"')
