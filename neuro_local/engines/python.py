@@ -70,7 +70,9 @@ def passed_on_paths(environ: Mapping[str, str], roots: Sequence[Path]) -> List[P
     """Return the paths in what is passed on that lie outside `roots`: jobs must be shown them."""
     named = {Path(environ[name]) for name in PASSED_ON_PATHS if environ.get(name)}
     there = (path for path in named if path.is_absolute() and path.exists())
-    return [path for path in there if not is_below(path.resolve(), roots)]
+    # pip is told /dev/null for none; jobs have devices of their own, and could not use a bound one.
+    seen = [*roots, Path("/dev")]
+    return [path for path in there if not is_below(path.resolve(), seen)]
 
 
 def base_environment(environ: Mapping[str, str], pip_cache: str, proxy: str) -> Dict[str, str]:

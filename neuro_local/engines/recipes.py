@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional, Sequence, Tuple
@@ -48,8 +49,8 @@ def of(entry: Entry, base: str) -> Recipe:
         f"The image {entry.repository} ({entry.holds}, from PyPI)",
         ["pip", "install", "--quiet", "--no-input", "--requirement", requirements],
         below=(base,),
-        # Our pins take the place of the user's own constraints, which they may contradict.
-        env={"PIP_CONSTRAINT": requirements},
+        # In place of the user's own constraints, which may contradict our pins.
+        env={"PIP_CONSTRAINT": os.devnull},
         mounts=[Mount(FILES, INSIDE, read_only=True)],
         programs={path: FILES / file for path, file in entry.programs.items()},
         advice="Run the job again when this machine reaches PyPI, or keep a job that has what you"

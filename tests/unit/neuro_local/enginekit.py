@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from machine import impossible
 
 from neuro_local import config
 from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
+from neuro_local.engines.sandbox import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 
 DEADLINE = 30.0
@@ -37,6 +39,16 @@ def shared_cache(folders: pytest.TempPathFactory) -> Path:
     cache.mkdir(exist_ok=True)
     link_downloads(cache)
     return cache
+
+
+async def cache_with_base(folder: Path, shared: Path) -> Path:
+    """Return a cache folder of a test's own, in which only the plain base is made already."""
+    await ready(SandboxEngine(folder / "seed", cache=shared, environ={}))
+    for base in (shared / "layers").glob("base-*"):
+        copy = folder / "cache" / "layers" / base.name
+        shutil.copytree(base, copy, symlinks=True, copy_function=os.link)
+    link_downloads(folder / "cache")
+    return folder / "cache"
 
 
 def link_downloads(cache: Path) -> None:

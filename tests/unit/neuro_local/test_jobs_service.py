@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import AsyncIterator, Optional
 
 import pytest
-from enginekit import ready, shared_cache
+from enginekit import cache_with_base, eventually, ready, shared_cache
 
 from neuro_local.config import PRESETS
 from neuro_local.engines.base import Task
@@ -155,6 +155,29 @@ async def test_life_span_ends_a_job(jobs: JobService) -> None:
     await asyncio.wait_for(jobs.ended(job.id), 30)
 
     assert jobs.get(job.id).last.reason == "LifeSpanEnded"
+
+
+async def test_job_whose_image_is_being_made_is_pending_and_can_be_killed(
+    tmp_path: Path, cache: Path
+) -> None:
+    world = World(tmp_path, await cache_with_base(tmp_path, cache))
+    await ready(world.engine)
+    jobs = world.service()
+    await jobs.start()
+    image = "filebrowser/filebrowser"
+    killed, other = [await jobs.create(JobSpec(image, PRESETS[0], command="-h")) for _ in range(2)]
+    await eventually(lambda: jobs.get(killed.id).last.reason == "Pulling", "a beginning")
+    assert image in (jobs.get(killed.id).last.description or "")
+
+    await jobs.cancel(killed.id)
+    await asyncio.wait_for(jobs.ended(killed.id), 1)
+
+    assert jobs.get(killed.id).status is JobStatus.CANCELLED
+    assert jobs.get(other.id).status is JobStatus.PENDING
+    await asyncio.wait_for(jobs.ended(other.id), 60)
+    assert jobs.get(other.id).status is JobStatus.SUCCEEDED
+    await jobs.close()
+    await world.engine.close()
 
 
 async def test_image_of_ours_that_nobody_saved_cannot_be_pulled(jobs: JobService) -> None:
