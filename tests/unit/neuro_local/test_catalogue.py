@@ -246,6 +246,12 @@ async def test_stand_in_listens_on_its_port_alone(page: Page) -> None:
     assert len(listening) == 2
 
 
+async def test_stand_in_is_on_the_path_too_as_in_newer_images(engine: SandboxEngine) -> None:
+    done = await ran(engine, entrypoint=["filebrowser", "--help"], image=SHOWN)
+
+    assert (done.code, "--noauth" in done.out) == (0, True)
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
