@@ -255,17 +255,6 @@ class SandboxEngine(Engine):
         return Image("", layers, str(python.executable), str(python.prefix), entrypoint)
 
     async def _run(self, spec: TaskSpec, image: Image, folder: JobFolder) -> SandboxTask:
-        starting = asyncio.create_task(self._start(spec, image, folder))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # It is short: easier taken down when it has ended than in the middle.
-            await asyncio.wait({starting})
-            if starting.exception() is None:
-                await starting.result().remove()
-            raise
-
-    async def _start(self, spec: TaskSpec, image: Image, folder: JobFolder) -> SandboxTask:
         sandbox = Sandbox(
             layers=self._layers,
             folder=folder,
@@ -278,13 +267,23 @@ class SandboxEngine(Engine):
         )
         task = SandboxTask(self, sandbox, spec)
         self._tasks.add(task)  # from here on its layers stay
+        starting = asyncio.create_task(self._start(task, spec))
         try:
-            await asyncio.to_thread(sandbox.make_folders)
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # It is short: easier taken down when it has ended than in the middle.
+            await asyncio.wait({starting})
+            await task.remove()
+            raise
+        return task
+
+    async def _start(self, task: SandboxTask, spec: TaskSpec) -> None:
+        try:
+            await asyncio.to_thread(task.sandbox.make_folders)
             await task.start(spec, self._environ)
         except BaseException:
             await task.remove()
             raise
-        return task
 
     async def _run_to_end(
         self, spec: TaskSpec, layers: Sequence[str], folder: JobFolder
