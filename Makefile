@@ -13,15 +13,16 @@ SOURCES := neuro_local tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format screenshots clean _tested_with _chromium
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on neuro-local
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KEEP="$(KEEP)" sh scripts/demo.sh
 
-test: $(VENV)/.dev  ## run every test: unit and end to end
+test:  ## run every test: unit and end to end
+	@$(MAKE) --no-print-directory --jobs=2 _tested_with
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check format, style and types; writes nothing
@@ -33,6 +34,9 @@ lint: $(VENV)/.dev  ## check format, style and types; writes nothing
 format: $(VENV)/.dev  ## put the code into the format that lint wants
 	$(BIN)/black --quiet $(SOURCES)
 	$(BIN)/isort --quiet $(SOURCES)
+
+screenshots: $(VENV)/.dev _chromium  ## take the pictures in docs/ anew
+	$(BIN)/python -m pytest --quiet tests/e2e/screenshots.py
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache build neuro_local.egg-info
@@ -50,3 +54,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	$(INSTALL) --editable '.[demo,dev]'
 	@touch $@
+
+_tested_with: $(VENV)/.dev _chromium; @:
+
+# The tests' browser. It only looks, once there is one; without one those tests are skipped, and fail on CI.
+_chromium:
+	@sh scripts/chromium.sh install

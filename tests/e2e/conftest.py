@@ -22,8 +22,8 @@ TEMPLATE = HERE.parent.parent
 # Not saved by anybody, so the engine gives its plain base with Python 3.
 PLAIN_IMAGE = "python:3.12-slim-bookworm"
 
-# What one test may take, the session's own set-up included. Seconds.
-DEADLINE = 240
+# What one test may take, the set-up of a project and a training included. Seconds.
+DEADLINE = 480
 
 # What takes long to make. The tests that share one go to the same worker, so that it is made once.
 COSTLY = ("built", "pair", "dead_platform", "bare_python", "ordinary_platform", "file_server")

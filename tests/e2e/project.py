@@ -80,6 +80,12 @@ class Project:
         return ["make", *targets, *(f"{name}={value}" for name, value in given.items())]
 
 
+def printed_address(said: Result) -> str:
+    """The address that a target printed instead of opening it."""
+    marker = "Open in a browser: "
+    return next(line[len(marker) :] for line in said.stdout.splitlines() if line.startswith(marker))
+
+
 def make_wheel(folder: Path, name: str = "tiny") -> Path:
     """Write a wheel of one empty module, so that pip has something to install without network."""
     info = f"{name}-1.0.dist-info"

@@ -11,10 +11,10 @@ from urllib.parse import urljoin
 
 import pytest
 
-from .commands import Result, wait_until
+from .commands import wait_until
 from .conftest import PLAIN_IMAGE, Render, Trained, made_ready
 from .platform import Job, Platform
-from .project import Project
+from .project import Project, printed_address
 
 # The sandbox cannot pull the real file browser: this takes the same options, and serves files.
 FILE_SERVER = """#!/usr/bin/env python3
@@ -24,6 +24,7 @@ parser = argparse.ArgumentParser()
 for option in ("--address", "--port", "--root", "--database"):
     parser.add_argument(option, required=True)
 parser.add_argument("--noauth", action="store_true", required=True)
+parser.add_argument("--disable-exec", action="store_true", required=True)
 args = parser.parse_args()
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=args.root)
 http.server.ThreadingHTTPServer((args.address, int(args.port)), handler).serve_forever()
@@ -66,16 +67,10 @@ def file_server(platform: Platform) -> str:
     return "image:file-server"
 
 
-def printed(said: Result) -> str:
-    """The address that a target printed instead of opening it."""
-    marker = "Open in a browser: "
-    return next(line[len(marker) :] for line in said.stdout.splitlines() if line.startswith(marker))
-
-
 def test_jupyter_answers_to_who_has_the_address(trainer: Project) -> None:
     said = trainer.make("upload_notebooks", "run_jupyter", BROWSE="")
 
-    url = printed(said)
+    url = printed_address(said)
     visitor = Visitor(url)
     visitor.enter()
     status, body = visitor.get("/api/status")
@@ -90,7 +85,7 @@ def test_jupyter_answers_to_who_has_the_address(trainer: Project) -> None:
     again = trainer.make("run_jupyter", BROWSE="no")
     assert f"{job.name} runs already; to end it: make kill_jupyter" in again.stdout
     assert trainer.job("jupyter").id == job.id
-    other = Visitor(printed(again))
+    other = Visitor(printed_address(again))
     other.enter()
     assert other.get("/api/status")[0] == 200
 
