@@ -976,8 +976,8 @@ def test_the_filebrowser_is_always_behind_the_login(project: Project, arguments:
         *["run", "--detach", "--name", "filebrowser-my-project", *TAG],
         *["--life-span", "1d", "--volume", "storage:my-project:/srv:rw", "--entrypoint"],
         "/filebrowser --noauth --address 0.0.0.0 --port 80 --root /srv"
-        " --database /tmp/filebrowser.db",
-        *["--http-auth", "filebrowser/filebrowser:v2.32.0"],
+        " --database /tmp/filebrowser.db --disable-exec",
+        *["--http-auth", "filebrowser/filebrowser:v2.32.3"],
     ]
 
 
