@@ -67,7 +67,7 @@ def test_demo_notebook_in_jupyter(
     trainer: Project, trained: Trained, neighbour: Project, chromium: Chromium
 ) -> None:
     opened = trainer.platform.browser.opened
-    trainer.make("upload_code", "upload_notebooks", "run_jupyter")
+    trainer.make("upload", "run_jupyter")
     (address,) = trainer.platform.browser.opened[len(opened) :]
     page = chromium.open(address)
     jupyter = JupyterLab(page)
