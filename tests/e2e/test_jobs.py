@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import socket
+from datetime import datetime, timezone
 from typing import Iterator
 
 import pytest
@@ -133,11 +134,15 @@ def test_run_sees_its_environment_and_nobody_elses(platform: Platform) -> None:
 
 
 def test_log_since_a_moment_leaves_out_what_was_before(platform: Platform, name: str) -> None:
-    platform.start_job("sh -c 'echo early; sleep 3; echo late; sleep 600'", name=name)
+    waits = "while [ ! -e /tmp/go ]; do sleep 0.1; done"
+    platform.start_job(f"sh -c 'echo early; {waits}; echo late; sleep 600'", name=name)
     with platform.start_neuro("logs", name) as whole:
+        whole.wait_for("early")
+        moment = datetime.now(timezone.utc).isoformat()
+        platform.neuro("exec", "-T", name, "touch", "/tmp/go")
         whole.wait_for("late")
 
-    with platform.start_neuro("logs", "--since", "2s", name) as recent:
+    with platform.start_neuro("logs", "--since", moment, name) as recent:
         recent.wait_for("late")
         assert "early" not in recent.stdout
 
