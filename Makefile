@@ -10,13 +10,16 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := neuro_local tests
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# An editable package as a plain path: setuptools' finder would cost every start of this Python, and
+# thus every call of the client, as much again as Python itself.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+  --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format screenshots clean _tested_with _chromium
+.PHONY: help demo test test_slow lint format screenshots clean _tested_with _chromium
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on neuro-local
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KEEP="$(KEEP)" sh scripts/demo.sh
@@ -24,6 +27,9 @@ demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on 
 test:  ## run every test: unit and end to end
 	@$(MAKE) --no-print-directory --jobs=2 _tested_with
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+
+test_slow: $(VENV)/.dev  ## run the tests that take long: faults and load, again and again
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup tests/slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check format, style and types; writes nothing
 	$(BIN)/black --check --quiet $(SOURCES) || { echo 'Run: make format' >&2; exit 1; }

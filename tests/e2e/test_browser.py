@@ -7,11 +7,13 @@ import re
 import shutil
 from pathlib import Path
 from typing import Dict, Iterator, List
+from urllib.parse import urljoin
 
 import pytest
 
 from .browser import Chromium, FileBrowser, JupyterLab, TensorBoard, started_chromium
 from .conftest import Render, Trained
+from .platform import fetch
 from .project import Project, printed_address
 
 # Writes scalars as a training does that goes on for as long as the test wants.
@@ -102,7 +104,22 @@ def test_demo_notebook_in_jupyter(
     assert jupyter.files == ["demo.ipynb"]
     assert trainer.job("jupyter").status == neighbour.job("jupyter").status == "running"
 
+    check_second_start(trainer, chromium)
     check_options(trainer)
+
+
+def check_second_start(project: Project, chromium: Chromium) -> None:
+    """It opens the Jupyter that runs, whose address alone lets nobody in."""
+    job = project.job("jupyter")
+
+    again = project.make("run_jupyter", BROWSE="no")
+
+    assert f"{job.name} runs already; to end it: make kill_jupyter" in again.stdout
+    assert project.job("jupyter").id == job.id
+    address = printed_address(again)
+    page = address.partition("?")[0]
+    assert [fetch(urljoin(page, path))[0] for path in ("", "/api/status", "/lab")] == [401] * 3
+    assert JupyterLab(chromium.open(address)).files == ["demo.ipynb"]
 
 
 def check_options(project: Project) -> None:

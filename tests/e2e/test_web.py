@@ -14,7 +14,7 @@ import pytest
 from .commands import wait_until
 from .conftest import PLAIN_IMAGE, Render, Trained, made_ready
 from .platform import Job, Platform
-from .project import Project, printed_address
+from .project import Project
 
 # The sandbox cannot pull the real file browser: this takes the same options, and serves files.
 FILE_SERVER = """#!/usr/bin/env python3
@@ -65,29 +65,6 @@ def file_server(platform: Platform) -> str:
     platform.neuro("save", job.id, "image:file-server")
     platform.end_job(job.id)
     return "image:file-server"
-
-
-def test_jupyter_answers_to_who_has_the_address(trainer: Project) -> None:
-    said = trainer.make("upload_notebooks", "run_jupyter", BROWSE="")
-
-    url = printed_address(said)
-    visitor = Visitor(url)
-    visitor.enter()
-    status, body = visitor.get("/api/status")
-    assert status == 200
-    assert "kernels" in json.loads(body)
-    status, body = visitor.get("/api/contents")
-    assert [entry["name"] for entry in json.loads(body)["content"]] == ["demo.ipynb"]
-    stranger = Visitor(url.partition("?")[0])
-    assert [stranger.get(path)[0] for path in ("", "/api/status", "/lab")] == [401] * 3
-
-    job = trainer.job("jupyter")
-    again = trainer.make("run_jupyter", BROWSE="no")
-    assert f"{job.name} runs already; to end it: make kill_jupyter" in again.stdout
-    assert trainer.job("jupyter").id == job.id
-    other = Visitor(printed_address(again))
-    other.enter()
-    assert other.get("/api/status")[0] == 200
 
 
 def test_jupyter_without_the_platforms_login_asks_for_its_token(trainer: Project) -> None:
