@@ -7,6 +7,9 @@ import unicodedata
 
 # The answers arrive as data: `tojson` escapes what could end the string or the file.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# With --no-input cookiecutter takes answers for templates: this is what they were before (2.6 and
+# newer say so).
+GIVEN = json.loads(r"""{{ _cookiecutter | default({}) | tojson }}""")
 
 # The platform's rule for job names, 40 characters at most; the longest prefix is `tensorboard-`.
 JOB_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
@@ -58,13 +61,23 @@ CHECKS = (
 
 def refusals(answers):
     for question, check, example in CHECKS:
-        rule = check(str(answers[question]))
+        rule = check(str(answers[question])) if question in answers else ""
         if rule:
             yield f"{question} {answers[question]!a} {rule}, for example {example!r}."
 
 
+def given():
+    """The answers before cookiecutter rendered them; the slug only where it is no template."""
+    slug_is_template = "{{ '{{' }}" in str(GIVEN.get("project_slug", ""))
+    return {
+        question: answer
+        for question, answer in GIVEN.items()
+        if not (question == "project_slug" and slug_is_template)
+    }
+
+
 def main():
-    problems = list(refusals(ANSWERS))
+    problems = list(refusals(ANSWERS)) or list(refusals(given()))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -87,6 +87,7 @@ class Project:
     path: Path
     bin: Path
     shell: str = "sh"
+    maker: str = "make"
     env: Dict[str, str] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
@@ -112,7 +113,7 @@ class Project:
             "LC_ALL": "C.UTF-8",
             **self.env,
         }
-        return ["make", f"SHELL={shutil.which(self.shell)}", *arguments], environment
+        return [self.maker, f"SHELL={shutil.which(self.shell)}", *arguments], environment
 
     def reply(self, *replies: Reply) -> None:
         """Set what the recorder answers, before its usual answers, and forget earlier calls."""

@@ -143,7 +143,7 @@ def test_a_hostile_name_is_only_text(bake: Callable[..., Project], name: str) ->
     project = bake(project_name=name, project_slug="my-project")
 
     title = project.read("README.md").splitlines()[0]
-    assert re.sub(r"\\([\\`*_\[\]<>&])", r"\1", title) == f"# {name}"
+    assert re.sub(r"\\([\\`*_\[\]<>&#~$])", r"\1", title) == f"# {name}"
     assert not list(project.path.parent.rglob("canary*"))
     assert project.make().code == 0
     assert not list(project.path.rglob("canary*"))

@@ -1,56 +1,12 @@
-"""requirements/install.sh, with a recording apt-get and python in place of the real ones."""
+"""What requirements/install.sh calls, on success and on failure."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import List
 
 import pytest
-from baking import plant_recorder
-
-UPDATE = ["apt-get", "update"]
-INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends"]
-PIP = ["python", "-m", "pip", "install", "--quiet", "--requirement", "pip.txt"]
-
-
-@dataclass
-class Script:
-    requirements: Path
-    bin: Path
-    shell: str
-    user: int = 0
-
-    def run(self, apt: bytes, pip: bytes, failing: str = "") -> subprocess.CompletedProcess[str]:
-        (self.requirements / "apt.txt").write_bytes(apt)
-        (self.requirements / "pip.txt").write_bytes(pip)
-        for name in ("apt-get", "python"):
-            plant_recorder(self.bin / name, name)
-            reply = {"words": [failing], "code": 9, "out": "", "err": "", "sh": ""}
-            (self.bin / name / "replies").write_text(json.dumps([reply] if failing else []))
-        (self.bin / "id").write_text(f"#!/bin/sh\necho {self.user}\n")
-        (self.bin / "id").chmod(0o755)
-        folders = [self.bin, self.bin / "apt-get", self.bin / "python", os.environ["PATH"]]
-        return subprocess.run(
-            [str(shutil.which(self.shell)), str(self.requirements / "install.sh")],
-            env={"PATH": os.pathsep.join(map(str, folders))},
-            cwd="/",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
-
-    def calls(self) -> List[List[str]]:
-        return [
-            [name, *json.loads(line)]
-            for name in ("apt-get", "python")
-            for line in (self.bin / name / "calls").read_text().splitlines()
-        ]
+from installing import INSTALL, PIP, UPDATE, Script
 
 
 @pytest.fixture
@@ -120,3 +76,48 @@ def test_a_failing_step_ends_it(script: Script, failing: str, calls: int) -> Non
 
 def test_pips_failure_is_the_scripts(script: Script) -> None:
     assert script.run(b"", b"numpy", "pip").returncode == 9
+
+
+@pytest.mark.parametrize(
+    "apt",
+    [
+        b"git\n-o Dpkg::Pre-Install-Pkgs::=x\n",
+        b"--allow-unauthenticated",
+        b"git-",
+        b"./x.deb",
+        b"Git",
+        b"git;id",
+        b"$(id)",
+        b"gi\rt",
+        b"gi\0t",
+        b"gi\xfft",
+    ],
+)
+@pytest.mark.parametrize("task", ["", "check"])
+def test_what_is_no_package_is_refused_before_any_call(
+    script: Script, apt: bytes, task: str
+) -> None:
+    done = script.run(apt, b"numpy", task=task)
+
+    assert done.returncode == 1
+    assert script.calls() == []
+    assert "apt.txt must list Debian packages" in done.stderr
+
+
+def test_a_comment_may_be_in_any_encoding(script: Script) -> None:
+    assert script.run("git # für alle\n".encode("latin-1"), b"").returncode == 0
+
+    assert script.calls() == [UPDATE, [*INSTALL, "git"]]
+
+
+@pytest.mark.parametrize("word", ["g++", "libc6:amd64", "git=1:2.39.5-0+deb12u2~x", "git/stable"])
+def test_packages_as_apt_names_them(script: Script, word: str) -> None:
+    assert script.run(word.encode(), b"").returncode == 0
+
+    assert script.calls() == [UPDATE, [*INSTALL, word]]
+
+
+def test_a_check_installs_nothing(script: Script) -> None:
+    assert script.run(b"git\n", b"numpy\n", task="check").returncode == 0
+
+    assert script.calls() == []
