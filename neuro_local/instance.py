@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from .config import HOST, Settings
+from .durable import write_whole
 from .errors import UsageError
 from .models import Identity
 
@@ -90,17 +90,6 @@ def shell_exports(settings: Settings) -> str:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # It would win over NEURO_PASSED_CONFIG.
     return "\n".join([*lines, "unset APOLO_PASSED_CONFIG"])
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, so that it is there whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
 
 
 def _private_folder(path: Path) -> Path:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Iterable, List, Optional, Sequence
 
+from ..durable import move_whole, write_whole
 from ..errors import SaveFailed
 from .python import is_below
 from .shared import Shared
@@ -148,7 +149,7 @@ class Layers:
         copy = folder.path / f"{layer}.new"
         try:
             _copy(folder.upper, copy)
-            copy.rename(self._layers / layer)
+            move_whole(copy, self._layers / layer)
             self._write(replace(image, layers=[*image.layers, layer]))
         except OSError as error:
             raise SaveFailed(f"The image could not be kept: {error}.") from error
@@ -174,10 +175,7 @@ class Layers:
                 self._trash.throw(layer)
 
     def _write(self, image: Image) -> None:
-        record = self._record(image.reference)
-        temporary = record.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(image)))
-        temporary.replace(record)
+        write_whole(self._record(image.reference), json.dumps(asdict(image)))
 
     def _is_too_high(self, layers: Sequence[Path]) -> bool:
         """Whether a job on these layers could not be mounted any more."""

@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import IO, AsyncIterator
 
+from ..durable import move_whole
 from .trash import delete
 
 LOOK_AGAIN = 0.1  # seconds; a lock that is waited for in a thread could not be let go of
@@ -67,7 +68,7 @@ class Shared:
         """Make a finished tree that layer."""
         self._layers.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            tree.rename(self.path(layer))
+            move_whole(tree, self.path(layer))
         except OSError:
             if not self.has(layer):  # two can make it at once if the locks were deleted
                 raise

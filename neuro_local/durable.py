@@ -1,0 +1,59 @@
+"""What must be on disk whole or not at all, also when the power goes a moment later."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, so that it is there whole or not at all.
+
+    Raises OSError, and then leaves what was there before.
+    """
+    temporary = path.with_name(path.name + ".new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def move_whole(tree: Path, target: Path) -> None:
+    """Give a tree its final name, once all of it is on disk. Raises OSError.
+
+    A file system may write a new name long before the content under it; then a power cut would
+    leave a tree that looks whole and is not.
+    """
+    _sync_file_system(tree)
+    tree.rename(target)
+    _sync(target.parent)
+
+
+def _sync_file_system(folder: Path) -> None:
+    # One call for the whole file system, not one for each of an environment's 40,000 files.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Put a folder's names on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
