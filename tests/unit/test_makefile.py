@@ -406,7 +406,10 @@ def test_jobs_that_need_the_image_ask_for_setup(project: Project, target: str) -
 def test_nothing_else_asks_for_setup(project: Project, target: str) -> None:
     no_stamp(project)
 
-    assert project.make(target, replies=[Reply("ps", out="job-1\n")]).code == 0
+    result = project.make(target, replies=[Reply("ps", out="job-1\n")])
+
+    assert result.code == 0 or "the log broke off" in result.err
+    assert "setup" not in result.err
 
 
 def test_jupyter_in_another_image_needs_no_setup(project: Project) -> None:
@@ -887,7 +890,18 @@ def test_a_failing_call_ends_in_a_sentence(project: Project, target: str) -> Non
 
 
 def test_logs_of_a_named_training(project: Project) -> None:
-    assert project.make("logs_training", "RUN=a").calls == [["logs", "training-my-project-a"]]
+    calls = project.make("logs_training", "RUN=a").calls
+
+    name = "training-my-project-a"
+    assert calls == [["logs", name], ["--quiet", "ps", "--name", name]]
+
+
+def test_log_that_ends_before_the_training_does_broke_off(project: Project) -> None:
+    result = project.make("logs_training", replies=[Reply("ps", out="job-1\n")])
+
+    assert result.code != 0
+    assert sentence(result.err).startswith("logs_training: the log broke off")
+    assert len(result.calls) == 4
 
 
 @pytest.mark.parametrize("job", ["training", "develop"])
