@@ -43,14 +43,20 @@ class Channel:
         Raises StartFailed or NotRunning.
         """
         number = self._next_id()
-        self._exits[number] = self._loop.create_future()
+        exit_code = self._exits[number] = self._loop.create_future()
         answer, terminal = await self._ask(number, "start", descriptors, request)
         if "error" in answer:
+            del self._exits[number]
             raise StartFailed(answer["error"])
-        return self._exits[number], terminal
+        return exit_code, terminal
 
     def close(self) -> None:
-        """Hang up: init then kills all that is left of the job."""
+        """Take what init has still said, then hang up: it kills all that is left of the job."""
+        while self._open and self._receive():
+            pass
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if not self._open:
             return
         self._open = False
@@ -61,8 +67,7 @@ class Channel:
                 answer.set_exception(NotRunning("The job has ended."))
                 answer.exception()  # seen, in case nobody waits any more
         for code in self._exits.values():
-            if not code.done():
-                code.set_result(KILLED)
+            code.set_result(KILLED)
 
     def _next_id(self) -> int:
         self._last_id += 1
@@ -93,22 +98,23 @@ class Channel:
         finally:
             os.close(payload)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take one packet; False when there is none."""
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._end, 65536, 4)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             packet, descriptors = b"", []
         if not packet:
-            self.close()
-            return
+            self._hang_up()
+            return False
         for descriptor in descriptors:  # recv_fds itself has no way to ask for this
             os.set_inheritable(descriptor, False)
         message = json.loads(packet)
         if "exited" in message:
-            self._exits[message["exited"]].set_result(message["code"])
-            return
+            self._exits.pop(message["exited"]).set_result(message["code"])
+            return True
         answer = self._answers[message["id"]]
         if message["id"]:
             del self._answers[message["id"]]
@@ -117,3 +123,4 @@ class Channel:
                 os.close(descriptor)
         else:
             answer.set_result((message, descriptors))
+        return True

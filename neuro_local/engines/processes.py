@@ -80,6 +80,11 @@ class SandboxProcess(Process):
     async def wait(self) -> int:
         return await asyncio.shield(self._exit_code)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended and all that it said was read."""
+        return self._exit_code.done() and not self._outputs
+
     def close(self) -> None:
         """Let go of the streams; one who still reads the output reads on to its end."""
         self._close_stdin()

@@ -128,6 +128,7 @@ class SandboxTask(Task):
         env = {"TERM": "xterm-256color", **self._env} if tty else self._env
         request: Dict[str, Any] = {"argv": list(command), "env": env, "cwd": self._cwd}
         request.update(tty=tty, size=(size.width, size.height))
+        self._close_ended()
         process = SandboxProcess()
         self._processes.append(process)
         streams = [] if tty else process.open_pipes()
@@ -135,6 +136,7 @@ class SandboxTask(Task):
             ended, terminal = await self._channel.start(request, streams)
         except BaseException:
             process.close()
+            self._processes.remove(process)
             raise
         finally:
             for stream in streams:
@@ -143,6 +145,12 @@ class SandboxTask(Task):
             self._main_ended, ended = ended, self._exit_code
         process.started(ended, terminal)
         return process
+
+    def _close_ended(self) -> None:
+        """Let go of those that are over: a job may be entered ten thousand times in its life."""
+        for process in [process for process in self._processes if process.is_over]:
+            process.close()
+            self._processes.remove(process)
 
     async def _connect(self, family: int, address: Tuple[str, int]) -> socket.socket:
         _, descriptors = await self._channel.request("socket", family=int(family))
@@ -220,9 +228,11 @@ class SandboxEngine(Engine):
         """Save a job's files as an image, and clear layers of an image that it replaced."""
         image = replace(sandbox.image, reference=reference)
         async with self._saving:
-            await asyncio.to_thread(self._layers.save, sandbox.folder, image)
-            used = {layer for task in self._tasks for layer in task.sandbox.image.layers}
-            await asyncio.to_thread(self._layers.collect, used)
+            try:
+                await asyncio.to_thread(self._layers.save, sandbox.folder, image)
+            finally:  # a layer whose image could not be written down would fill a full disk for good
+                used = {layer for task in self._tasks for layer in task.sandbox.image.layers}
+                await asyncio.to_thread(self._layers.collect, used)
 
     async def forget(self, task: SandboxTask) -> None:
         """Let go of a dead task's files, once nobody copies them."""

@@ -39,7 +39,9 @@ class Trash:
         done: Set[str] = set()
         while True:
             with self._lock:  # whoever throws after this look starts a new worker
-                left = self._entries() - done
+                entries = self._entries()
+                done &= entries  # what could not be deleted is not tried again and again
+                left = entries - done
                 if not left:
                     self._worker = None
                     return

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import AsyncIterator, List, Set
 
@@ -102,6 +103,33 @@ async def test_user_stays_a_user_and_has_no_capabilities(engine: SandboxEngine) 
     done = await ran(engine, "sh", "-c", "id -u; grep CapEff /proc/self/status")
 
     assert done.out.split() == [str(os.getuid()), "CapEff:", "0" * 16]
+
+
+async def test_exit_code_reaches_a_server_that_was_busy_when_the_job_ended(
+    engine: SandboxEngine,
+) -> None:
+    task = await start(engine, "sh", "-c", "sleep 0.5; exit 3")
+    asking = [asyncio.ensure_future(task.connect(80)) for _ in range(10)]
+    await asyncio.sleep(0)
+    while any(map(name, descendants(os.getpid()))):
+        time.sleep(0.01)  # the loop stands still: ten answers, the code and the end are all there
+    time.sleep(0.1)
+
+    assert await task.main.wait() == 3
+    await asyncio.gather(*asking, return_exceptions=True)
+    await task.remove()
+
+
+async def test_process_that_is_over_is_let_go_while_its_job_runs(engine: SandboxEngine) -> None:
+    task = await start(engine, "sleep", "1000")
+    await executed(task, "true")
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(20):
+        assert (await executed(task, "sh", "-c", "echo x; exit 4")).code == 4
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    await task.remove()
 
 
 async def test_process_inherits_its_three_streams_and_nothing_else(engine: SandboxEngine) -> None:
