@@ -119,6 +119,8 @@ class Proxy:
         if not request.raw_path.startswith("/"):  # OPTIONS *, or what one asks of a proxy
             return web.Response(status=400, text="400: the request names no path\n")
         try:
+            if self._session.closed:  # and this port in a moment, too
+                raise NotRunning("The job has ended.")
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._pass_socket(request)
             return await self._pass_request(request)
