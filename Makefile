@@ -61,7 +61,12 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(INSTALL) --editable '.[demo,dev]'
 	@touch $@
 
-_tested_with: $(VENV)/.dev _chromium; @:
+# The older client, to test with as well; without a stamp as long as there is no Python that can run it.
+$(VENV)/.neuromation: $(VENV)/.demo constraints-neuromation.txt scripts/neuromation.sh
+	@sh scripts/neuromation.sh $(VENV)/neuromation $(PYTHON)
+	@if [ -d $(VENV)/neuromation ]; then touch $@; fi
+
+_tested_with: $(VENV)/.dev $(VENV)/.neuromation _chromium; @:
 
 # The tests' browser. It only looks, once there is one; without one those tests are skipped, and fail on CI.
 _chromium:
