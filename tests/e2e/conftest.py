@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import pytest
+from clients import APOLO, CLIENTS, Client
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 from machine import impossible
 
@@ -31,16 +32,38 @@ COSTLY = ("built", "pair", "dead_platform", "bare_python", "ordinary_platform", 
 Render = Callable[..., Project]
 
 
+def only_with(client: Client) -> pytest.MarkDecorator:
+    """Mark a test of what only this client can do."""
+    return pytest.mark.parametrize("client", [client], indirect=True, ids=str)
+
+
+# Every test runs with both clients but those that call neither of them: they say so with this.
+no_client = only_with(APOLO)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.timeout(DEADLINE))
     for name in COSTLY:
         if name in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(name))
+            callspec = getattr(item, "callspec", None)
+            client = callspec.params.get("client", "") if callspec else ""
+            item.add_marker(pytest.mark.xdist_group(f"{name}-{client}"))
             return
 
 
+@pytest.fixture(scope="session", params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each of the two clients, one after the other: whatever depends on this is made for each."""
+    client: Client = request.param
+    if not client.program.exists():
+        impossible(f"{client.package} is not installed; `make test` says why")
+    return client
+
+
 @pytest.fixture(scope="session")
-def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
+def make_platform(
+    tmp_path_factory: pytest.TempPathFactory, client: Client
+) -> Iterator[Callable[..., Platform]]:
     """Starts instances of neuro-local; all are taken down in the end."""
     if not sys.platform.startswith("linux"):
         impossible("neuro-local's sandboxes need Linux")
@@ -48,7 +71,7 @@ def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
     def start(settings: Optional[Dict[str, str]] = None, wrapper: Sequence[str] = ()) -> Platform:
         folder = tmp_path_factory.mktemp("platform")
-        platforms.append(Platform(folder, settings=settings, wrapper=wrapper))
+        platforms.append(Platform(folder, client=client, settings=settings, wrapper=wrapper))
         platforms[-1].up()
         return platforms[-1]
 

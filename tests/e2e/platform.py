@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlencode
 
+from clients import APOLO, BIN, OPTIONS, Client
+
 from .commands import Command, Result, Terminal, run, wait_until
 
-BIN = Path(sys.executable).parent
 CONSTRAINTS = Path(__file__).parents[1] / "project-constraints.txt"
-# The client would report its use to its makers.
-NEURO = (str(BIN / "neuro"), "--skip-stats")
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,24 @@ class Job:
 
 
 class Platform:
-    """One instance of neuro-local. `wrapper` is a command that its own commands run under."""
+    """One instance of neuro-local, and the client that is used with it. `wrapper` is a command
+    that its own commands run under."""
 
     def __init__(
         self,
         folder: Path,
         *,
+        client: Client = APOLO,
         settings: Optional[Mapping[str, str]] = None,
         wrapper: Sequence[str] = (),
     ) -> None:
+        self.client = client
         self.state = folder / "state folder"
         self.home = folder / "home"
         self.home.mkdir(parents=True)
         self.browser = Browser(folder / "browser")
         self.wrapper = tuple(wrapper)
-        self._base = {**scratch_environment(self.home, self.browser), **(settings or {})}
+        self._base = {**scratch_environment(self.home, self.browser, client), **(settings or {})}
         self._exports: Dict[str, str] = {}
 
     @property
@@ -141,13 +143,14 @@ class Platform:
         return [*command, "--state-dir", str(self.state), *words]
 
     def neuro(self, *words: str, code: Optional[int] = 0, timeout: float = 60.0) -> Result:
-        return run([*NEURO, *words], cwd=self.home, env=self.env, code=code, timeout=timeout)
+        command = [*self.client.command, *words]
+        return run(command, cwd=self.home, env=self.env, code=code, timeout=timeout)
 
     def start_neuro(self, *words: str) -> Command:
-        return Command([*NEURO, *words], cwd=self.home, env=self.env)
+        return Command([*self.client.command, *words], cwd=self.home, env=self.env)
 
     def neuro_at_terminal(self, *words: str, height: int = 24, width: int = 80) -> Terminal:
-        command = [*NEURO, *words]
+        command = [*self.client.command, *words]
         return Terminal(command, cwd=self.home, env=self.env, height=height, width=width)
 
     def storage(self, path: str = "") -> Path:
@@ -226,20 +229,21 @@ class Browser:
         return self.opened_file.read_text().splitlines() if self.opened_file.exists() else []
 
 
-def scratch_environment(home: Path, browser: Browser) -> Dict[str, str]:
-    """This environment without the user's own configuration, but with the user's own caches."""
+def scratch_environment(home: Path, browser: Browser, client: Client = APOLO) -> Dict[str, str]:
+    """This environment with just this `neuro`; without the user's own configuration, but with
+    the user's own caches."""
     ours = ("NEURO", "APOLO", "MAKE", "MFLAGS", "LOGIN_URL", "BROWSER", "XDG_", "COLUMNS", "LINES")
     inherited = {name: v for name, v in os.environ.items() if not name.startswith(ours)}
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return {
         **inherited,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(client.program.parent), str(BIN), os.environ["PATH"]]),
         "HOME": str(home),
         "XDG_CACHE_HOME": cache,
         "BROWSER": str(browser.path),
         # What a project's requirements bring changes with time; the tests shall not.
         "PIP_CONSTRAINT": str(CONSTRAINTS),
-        "NEURO": "neuro --skip-stats",  # as in NEURO above, for the Makefile
+        "NEURO": " ".join(["neuro", *OPTIONS]),  # for the Makefile
         "LC_ALL": "C.UTF-8",
     }
 

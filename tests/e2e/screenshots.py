@@ -8,11 +8,15 @@ from __future__ import annotations
 from typing import Iterator
 
 import pytest
+from clients import APOLO
 from playwright.sync_api import Page
 
 from .browser import Chromium, FileBrowser, JupyterLab, TensorBoard, started_chromium
-from .conftest import TEMPLATE, Render
+from .conftest import TEMPLATE, Render, only_with
 from .project import Project, printed_address
+
+# The pages are the same, whichever client opens them.
+pytestmark = only_with(APOLO)
 
 DOCS = TEMPLATE / "docs"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Iterator
 
 import pytest
+from clients import APOLO
 
 from .commands import wait_until
-from .conftest import PLAIN_IMAGE
+from .conftest import PLAIN_IMAGE, only_with
 from .platform import Job, Platform, fetch
 
 numbers = itertools.count(1)
@@ -35,6 +36,12 @@ def ids(platform: Platform, *options: str) -> list[str]:
     return platform.neuro("-q", "ps", *options).stdout.split()
 
 
+def filled(options: list[str], job: Job) -> list[str]:
+    """Put in the job's name, and the moment of ten minutes ago."""
+    moment = datetime.now(timezone.utc) - timedelta(minutes=10)
+    return [word.replace("NAME", job.name).replace("PAST", moment.isoformat()) for word in options]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -43,13 +50,11 @@ def ids(platform: Platform, *options: str) -> list[str]:
         ["--tag", "sleepers", "--tag", "tag:NAME"],
         ["--status", "running", "--tag", "tag:NAME"],
         ["--owner", "ME", "--tag", "tag:NAME"],
-        ["-a", "--since", "10m", "--tag", "tag:NAME"],
+        ["-a", "--since", "PAST", "--tag", "tag:NAME"],
     ],
 )
 def test_ps_finds(platform: Platform, sleeper: Job, options: list[str]) -> None:
-    words = [option.replace("NAME", sleeper.name) for option in options]
-
-    assert ids(platform, *words) == [sleeper.id]
+    assert ids(platform, *filled(options, sleeper)) == [sleeper.id]
 
 
 @pytest.mark.parametrize(
@@ -59,13 +64,11 @@ def test_ps_finds(platform: Platform, sleeper: Job, options: list[str]) -> None:
         ["--tag", "tag:NAME", "--tag", "other"],
         ["--status", "succeeded", "--tag", "tag:NAME"],
         ["--owner", "somebody", "--tag", "tag:NAME"],
-        ["-a", "--until", "10m", "--tag", "tag:NAME"],
+        ["-a", "--until", "PAST", "--tag", "tag:NAME"],
     ],
 )
 def test_ps_leaves_out(platform: Platform, sleeper: Job, options: list[str]) -> None:
-    words = [option.replace("NAME", sleeper.name) for option in options]
-
-    assert ids(platform, *words) == []
+    assert ids(platform, *filled(options, sleeper)) == []
 
 
 def test_ps_shows_ended_jobs_when_asked(platform: Platform, sleeper: Job) -> None:
@@ -133,6 +136,7 @@ def test_run_sees_its_environment_and_nobody_elses(platform: Platform) -> None:
     assert "NEURO_PASSED_CONFIG" not in result.stdout
 
 
+@only_with(APOLO)
 def test_log_since_a_moment_leaves_out_what_was_before(platform: Platform, name: str) -> None:
     waits = "while [ ! -e /tmp/go ]; do sleep 0.1; done"
     platform.start_job(f"sh -c 'echo early; {waits}; echo late; sleep 600'", name=name)
@@ -147,6 +151,7 @@ def test_log_since_a_moment_leaves_out_what_was_before(platform: Platform, name:
         assert "early" not in recent.stdout
 
 
+@only_with(APOLO)
 def test_log_with_timestamps(platform: Platform, name: str) -> None:
     platform.neuro("run", "-T", "--name", name, PLAIN_IMAGE, "seq", "3")
 
@@ -199,7 +204,7 @@ def test_exec_shares_the_jobs_files_and_processes(platform: Platform, sleeper: J
 def test_exec_in_a_job_that_ended_is_refused(platform: Platform, sleeper: Job) -> None:
     platform.neuro("kill", sleeper.name)
 
-    platform.neuro("exec", "-T", sleeper.id, "true", code=72)
+    platform.neuro("exec", "-T", sleeper.id, "true", code=platform.client.not_running)
 
 
 def test_exec_in_an_unknown_job_is_refused(platform: Platform) -> None:

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from .conftest import Render
+from .conftest import Render, no_client
 from .project import Project, make_wheel
+
+pytestmark = no_client
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from .commands import run, wait_until
-from .conftest import PLAIN_IMAGE
-from .platform import NEURO, Platform, fetch, processes_with
+from .conftest import PLAIN_IMAGE, no_client
+from .platform import Platform, fetch, processes_with
 
 
 def test_up_tells_how_to_point_the_client_at_it(other_platform: Platform) -> None:
@@ -22,10 +22,12 @@ def test_up_tells_how_to_point_the_client_at_it(other_platform: Platform) -> Non
     assert "local" in done.stdout, done.stderr
 
 
+@no_client
 def test_up_of_what_runs_is_a_success(platform: Platform) -> None:
     assert "already running" in platform.neuro_local("up").stdout
 
 
+@no_client
 def test_status_names_the_running_jobs(platform: Platform) -> None:
     job = platform.start_job("sleep 600")
 
@@ -35,24 +37,28 @@ def test_status_names_the_running_jobs(platform: Platform) -> None:
     platform.end_job(job.id)
 
 
+@no_client
 def test_status_of_what_does_not_run_is_a_failure(dead_platform: Platform) -> None:
     assert "does not run" in dead_platform.neuro_local("status", code=1).stdout
 
 
+@no_client
 def test_env_of_what_does_not_run_says_how_to_start_it(dead_platform: Platform) -> None:
     dead_platform.neuro_local("env", code=2).explains("up")
 
 
+@no_client
 def test_down_of_what_does_not_run_is_a_success(dead_platform: Platform) -> None:
     dead_platform.neuro_local("down")
 
 
+@no_client
 def test_logs_show_the_servers_log(platform: Platform) -> None:
     platform.neuro_local("logs")
 
 
 def test_users_own_configuration_stays_untouched(platform: Platform, tmp_path: Path) -> None:
-    run([*NEURO, "ps"], cwd=tmp_path, env={**platform.env, "HOME": str(tmp_path)})
+    run([*platform.client.command, "ps"], cwd=tmp_path, env={**platform.env, "HOME": str(tmp_path)})
 
     # The client always writes its own log there.
     assert [
@@ -84,6 +90,7 @@ def test_restart_keeps_storage_images_and_jobs(other_platform: Platform) -> None
     platform.neuro("run", "-T", "image:kept", "ls", "/opt/kept")
 
 
+@no_client
 def test_down_ends_the_jobs(other_platform: Platform) -> None:
     job = other_platform.start_job("sleep 600123")
 
@@ -106,6 +113,7 @@ def test_instances_do_not_see_each_other(platform: Platform, other_platform: Pla
     platform.end_job(job.id)
 
 
+@no_client
 def test_page_needs_a_ticket_unless_the_job_said_otherwise(platform: Platform) -> None:
     command = "python3 -m http.server 80"
     closed = platform.start_job(command, http={"port": 80, "requires_auth": True})
@@ -124,6 +132,7 @@ def test_page_needs_a_ticket_unless_the_job_said_otherwise(platform: Platform) -
     platform.end_job(open_.id)
 
 
+@no_client
 def test_page_goes_with_its_job(platform: Platform) -> None:
     job = platform.start_job("python3 -m http.server 80", http={"port": 80, "requires_auth": True})
     assert job.http_url
@@ -166,6 +175,7 @@ def test_job_does_not_see_the_platforms_own_files(platform: Platform) -> None:
     assert platform.token not in result.stdout
 
 
+@no_client
 @pytest.mark.parametrize("route", ["/v2/", "/secrets", "/disks", "/users/user/permissions"])
 def test_what_is_lacking_says_so(platform: Platform, route: str) -> None:
     status, body = platform.request(route)

@@ -21,8 +21,8 @@ from neuro_local.api.config import PUBLIC
 from neuro_local.api.routes import all_routes
 
 from .commands import Command, run, wait_until
-from .conftest import Render
-from .platform import NEURO, Job, Platform, is_root
+from .conftest import Render, no_client
+from .platform import Job, Platform, is_root
 from .project import Project
 from .sockets import addresses, answers, family, listeners, networks, sockets_of
 
@@ -160,7 +160,8 @@ def services(
         pages = {
             kind: Page(project.job(kind), url, entered(url)) for kind, url in zip(KINDS, opened)
         }
-        run([*NEURO, "status", pages["jupyter"].job.id], cwd=home, env=project.env)
+        neuro = platform.client.command
+        run([*neuro, "status", pages["jupyter"].job.id], cwd=home, env=project.env)
     inner, outer = free_port(), free_port()
     project.store("listen.py", LISTEN)
     listener = platform.start_job(
@@ -174,7 +175,7 @@ def services(
             }
         ],
     )
-    words = [*NEURO, "port-forward", listener.id, f"{outer}:{inner}"]
+    words = [*neuro, "port-forward", listener.id, f"{outer}:{inner}"]
     with Command(words, cwd=home, env=project.env):
         wait_until(lambda: answers("127.0.0.1", outer), "the forwarded port answers")
         yield Services(project, home, pages, listener, inner, outer, seen)
@@ -272,6 +273,7 @@ def test_what_a_job_listens_on_is_reached_only_through_the_platform(services: Se
     assert answers("127.0.0.1", services.outer_port)
 
 
+@no_client
 @pytest.mark.parametrize("token", [None, "wrong", "a.b.c"])
 def test_server_refuses_who_has_no_token(services: Services, token: Optional[str]) -> None:
     credential = {"Authorization": f"Bearer {token}"} if token else {}
@@ -293,6 +295,7 @@ def test_server_refuses_who_has_no_token(services: Services, token: Optional[str
     assert services.platform.job(services.listener.id).status == "running"
 
 
+@no_client
 def test_server_tells_strangers_nothing_that_lets_them_in(services: Services) -> None:
     for path in PUBLIC:
         for method in METHODS:
@@ -300,6 +303,7 @@ def test_server_tells_strangers_nothing_that_lets_them_in(services: Services) ->
             assert services.platform.token not in f"{answer.headers} {answer.body!r}"
 
 
+@no_client
 def test_odd_requests_get_nowhere(services: Services) -> None:
     for port in (services.port, *services.ports):
         answered = {line: ask_oddly(port, line) for line in ODD_REQUESTS}
@@ -307,6 +311,7 @@ def test_odd_requests_get_nowhere(services: Services) -> None:
         assert set(answered.values()) <= {400, *REFUSED}, answered
 
 
+@no_client
 def test_malformed_request_is_not_quoted_in_the_log(services: Services) -> None:
     for port in (services.port, *services.ports):
         assert ask_oddly(port, f"GET http://[/{services.platform.token}") == 400
@@ -314,6 +319,7 @@ def test_malformed_request_is_not_quoted_in_the_log(services: Services) -> None:
     assert services.platform.token not in (services.platform.state / "server.log").read_text()
 
 
+@no_client
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_refuses_who_was_not_let_in(services: Services, kind: str) -> None:
     page = services.pages[kind]
@@ -341,6 +347,7 @@ def test_page_refuses_who_was_not_let_in(services: Services, kind: str) -> None:
     assert ask(page.port, "GET", "/", {"Cookie": page.cookie}).status in (200, 302)
 
 
+@no_client
 def test_page_refuses_the_pages_of_others(services: Services) -> None:
     # A browser sends the cookies of 127.0.0.1 whatever port asks, here for TensorBoard's page.
     page = services.pages["jupyter"]
@@ -361,7 +368,9 @@ def test_page_refuses_the_pages_of_others(services: Services) -> None:
 def test_credentials_are_in_no_log(services: Services) -> None:
     state = services.platform.state
     meant_for_them = [state / "token", state / "client"]
-    logs = {services.home / ".apolo/logs", state / "logs", state / "server.log", state / "jobs.db"}
+    logs = {state / "logs", state / "server.log", state / "jobs.db"}
+    if notes := services.platform.client.logs:
+        logs.add(services.home / notes)
     assert all(log.exists() for log in logs)
 
     found = files_with(services.credentials.values(), services.home, services.project.path, state)
@@ -399,7 +408,8 @@ def test_other_users_read_nothing(services: Services) -> None:
         environment = Path(f"/proc/{pid}/environ").stat()
         assert (environment.st_mode & 0o777, environment.st_uid) == (0o400, os.geteuid())
     if is_root():  # nobody else can become another user, to try it
-        for name in ("token", "port", "jobs.db", "server.log", "client/apolo/db"):
+        login = f"client/{services.platform.client.config}/db"
+        for name in ("token", "port", "jobs.db", "server.log", login):
             assert (state / name).exists()
             assert "Permission denied" in read_as_nobody(state, name)
         for pid in processes:

@@ -11,7 +11,7 @@ import pytest
 from machine import impossible
 
 from .commands import wait_until
-from .conftest import Render
+from .conftest import Render, no_client
 from .platform import Platform, available, is_root
 from .project import Project, make_wheel
 
@@ -39,6 +39,7 @@ def imports(project: Project, module: str) -> None:
     project.platform.neuro("run", "-T", f"image:{project.slug}", "python", "-c", code)
 
 
+@no_client
 def test_make_alone_prints_help(project: Project) -> None:
     result = project.make()
 
@@ -93,6 +94,7 @@ def test_check_refuses_a_run_that_makes_no_job_name(ready: Project) -> None:
     ready.fails("check", RUN="Not_A_Name", says="choose a shorter RUN")
 
 
+@no_client
 def test_check_misses_the_client(ready: Project) -> None:
     ready.fails("check", NEURO="no-such-client", says="pip install apolo-cli")
 
@@ -109,6 +111,7 @@ def test_setup_leaves_a_stamp_and_no_job(quick: Project) -> None:
     imports(quick, "tiny")
 
 
+@no_client
 def test_setup_calls_nobody_when_nothing_changed(built: Project) -> None:
     # A client that fails at once shows any call.
     built.make("setup", NEURO="false")
@@ -206,6 +209,7 @@ def test_interrupted_setup_leaves_no_job_and_no_stamp(project: Project) -> None:
     assert_not_set_up(project)
 
 
+@no_client
 def test_setup_needs_the_lists(project: Project) -> None:
     (project.path / "requirements" / "apt.txt").unlink()
 
@@ -226,11 +230,13 @@ def test_setup_with_a_wrong_preset_starts_nothing(quick: Project) -> None:
     assert_not_set_up(quick)
 
 
+@no_client
 @pytest.mark.parametrize("target", ["run_training", "run_jupyter"])
 def test_job_refuses_to_start_before_setup(project: Project, target: str) -> None:
     project.fails(target, says="run `make setup`")
 
 
+@no_client
 def test_job_refuses_to_start_with_a_stale_image(ready: Project) -> None:
     outdate(ready)
 

@@ -13,7 +13,7 @@ from typing import Dict
 import pytest
 
 from .commands import Command, wait_until
-from .conftest import Render
+from .conftest import Render, no_client
 from .platform import Platform
 from .project import Project
 
@@ -179,6 +179,7 @@ def test_data_can_live_elsewhere(project: Project) -> None:
     assert not project.storage("data").exists()
 
 
+@no_client
 @pytest.mark.parametrize("target", ["upload_code", "upload_data", "upload_notebooks"])
 def test_upload_of_a_missing_folder_says_so(project: Project, target: str) -> None:
     folder = target.replace("upload_", "")
@@ -374,6 +375,7 @@ def test_clean_at_a_terminal_can_be_told_yes_before(project: Project) -> None:
     assert not project.storage("code/file").exists()
 
 
+@no_client
 def test_clean_data_refuses_data_elsewhere(project: Project) -> None:
     elsewhere = f"{project.slug}-shared"
     kept = project.platform.storage(f"{elsewhere}/images.bin")
@@ -401,6 +403,7 @@ def test_clean_of_all_keeps_data_elsewhere(project: Project) -> None:
     assert not project.storage("code/file").exists()
 
 
+@no_client
 @pytest.mark.parametrize(
     "variables",
     [

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from .commands import wait_until
-from .conftest import Render, Trained, made_ready
+from .conftest import Render, Trained, made_ready, no_client
 from .platform import Platform, processes_with
 from .project import Project
 
@@ -115,6 +115,7 @@ def test_arguments_arrive_as_typed(ready: Project) -> None:
     assert arrived == shlex.split(arguments)
 
 
+@no_client
 def test_arguments_with_a_line_break_are_refused(ready: Project) -> None:
     ready.fails("run_training", TRAIN_ARGS="one\ntwo", says="on one line")
 
@@ -140,6 +141,7 @@ def test_two_trainings_run_at_once_with_results_apart(ready: Project) -> None:
         assert ready.storage(f"results/{run}/name").read_text() == f"training-{ready.slug}-{run}\n"
 
 
+@no_client
 @pytest.mark.parametrize("run", ["Upper", "a--b", "a-", "under_score", "x" * 40, "a b", "$$HOME"])
 def test_run_that_makes_no_job_name_is_refused_before_any_upload(ready: Project, run: str) -> None:
     ready.fails("run_training", RUN=run, UPLOAD_CODE="yes", says="RUN must be of a-z")
@@ -377,6 +379,7 @@ def test_shell_without_a_running_training_says_so(ready: Project) -> None:
     assert "does the job run? make ps" in screen
 
 
+@no_client
 def test_shell_without_a_terminal_says_so(ready: Project) -> None:
     ready.fails("connect_training", says="needs a terminal")
 

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import lru_cache
-from typing import List, Set
+from pathlib import Path
+from typing import Dict, List, Sequence, Set
 
 import pytest
 from baking import TEMPLATE, Project, Reply, Result, option, options, plant_recorder
+from clients import CLIENTS, Client
+from machine import impossible
 
 EXCLUDED = [
     f"--exclude={line}"
@@ -144,57 +146,59 @@ def test_every_call_goes_through_one_variable(project: Project, target: str) -> 
     assert all(call.startswith('["--skip-stats", ') for call in other)
 
 
-# Long options of neuromation 20.12.7, as its --help shows them.
-OLDER = {
-    "config": set(),
-    "cp": {"--continue", "--exclude", "--recursive", "--update"}
-    | {"--no-target-directory", "--target-directory"},
-    "exec": {"--tty", "--no-tty"},
-    "job": set(),
-    "kill": set(),
-    "login": set(),
-    "logs": set(),
-    "mkdir": {"--parents"},
-    "port-forward": set(),
-    "ps": {"--format", "--name", "--status", "--tag"},
-    "rm": {"--recursive"},
-    "run": {"--detach", "--entrypoint", "--http-auth", "--life-span", "--name"}
-    | {"--no-http-auth", "--no-tty", "--preset", "--tag", "--volume", "--workdir"},
-    "save": set(),
-    "status": set(),
-}
+# Commands whose first argument is a command again.
+GROUPS = ("config", "job")
 
 
-@lru_cache(maxsize=None)
-def newer(command: str, home: str) -> Set[str]:
-    """Long options of the apolo-cli that is installed here, as its --help shows them."""
+def options_of(call: List[str]) -> Dict[str, Set[str]]:
+    """The long options of a call to the client, by the command they are given to; those before
+    any command by ''."""
+    at = next((index for index, word in enumerate(call) if not word.startswith("-")), len(call))
+    end = at + (2 if call[at : at + 1] and call[at] in GROUPS else 1)
+    return {"": long_options(call[:at]), " ".join(call[at:end]): long_options(call[end:])}
+
+
+def long_options(words: Sequence[str]) -> Set[str]:
+    return {word.split("=")[0] for word in words if word.startswith("--")}
+
+
+def known_options(client: Client, command: str, home: Path) -> Set[str]:
+    """The long options that the client's own help lists for the command."""
     done = subprocess.run(
-        [sys.executable, "-m", "apolo_cli", *command.split(), "--help"],
-        env={"HOME": home, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        [client.program, *command.split(), "--help" if command else "--options"],
+        env={"HOME": str(home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return set(re.findall(r"--[a-z][a-z-]+", done.stdout))
+    # Each at the start of a line, with its short name and its opposite: -t, --tty / -T, --no-tty
+    listed = re.findall(r"^ +(-.*?)(?:  |$)", done.stdout.split("Options:")[1], re.MULTILINE)
+    return set(re.findall(r"--[a-z][a-z-]+", " ".join(listed)))
 
 
 @pytest.mark.parametrize("shell", ["dash"])
-@pytest.mark.parametrize("target", [target for target in REMOTE if target != "check"])
-def test_both_clients_know_every_option(
-    project: Project, target: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    if target == "setup":
-        no_stamp(project)
-
-    calls = project.make(target, replies=[Reply("ps --format", out=" job-1 a\n")]).calls
-
-    home = str(tmp_path_factory.getbasetemp())
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+def test_both_clients_know_every_option(project: Project, client: Client, tmp_path: Path) -> None:
+    if not client.program.exists():
+        impossible(f"{client.package} is not installed; `make test` says why")
+    runs = Reply("ps --format", out=" job-1 a\n")
+    no_stamp(project)
+    calls = project.make("setup", replies=[runs]).calls
+    for target in REMOTE:
+        calls += project.make(target, replies=[runs]).calls
+    used: Dict[str, Set[str]] = {}
     for call in calls:
-        command, *words = call[1:] if call[0] == "--quiet" else call
-        used = {word.split("=")[0] for word in words if word.startswith("--")}
-        assert used <= OLDER[command]
-        assert used <= newer(command, home)
-        assert call[-1] != "--"
+        for command, options_ in options_of(call).items():
+            used.setdefault(command, set()).update(options_)
+
+    unknown = {
+        command: options_ - known_options(client, command, tmp_path)
+        for command, options_ in used.items()
+    }
+
+    assert {"run", "ps", "cp", "rm", "exec", "job browse", "config show"} <= set(used)
+    assert {command: options_ for command, options_ in unknown.items() if options_} == {}
+    assert [call for call in calls if "--" in call] == []
 
 
 # Setup

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Dict
 
 import pytest
-from baking import Project
+from baking import TEMPLATE, Project
+from packaging.requirements import Requirement
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +69,19 @@ def test_the_quick_start_is_four_commands(default: Project) -> None:
     block = default.read("README.md").split("```")[1]
 
     assert len(block.strip().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("package", "constraints"),
+    [("apolo-cli", "constraints.txt"), ("neuromation", "constraints-neuromation.txt")],
+)
+def test_each_client_has_a_line_that_installs_what_is_tested(
+    default: Project, package: str, constraints: str
+) -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(.*)$", (TEMPLATE / constraints).read_text(), re.M))
+    line = re.search(rf"^- `pip install ({package}.*?)`", default.read("README.md"), re.M)
+
+    assert line
+    wanted = [Requirement(word) for word in shlex.split(line[1])]
+    assert wanted[0].name == package
+    assert [str(one) for one in wanted if pinned[one.name] not in one.specifier] == []
