@@ -9,6 +9,7 @@ import logging
 from typing import Callable, Mapping, Type
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import (
@@ -44,22 +45,32 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except NeuroLocalError as error:
-        payload = {"error": str(error)}
+        response = refusal(status_of(error), str(error))
         if isinstance(error, StorageError):
-            payload["errno"] = error.symbol
-        response = web.json_response(payload, status=status_of(error))
-        response.headers["X-Error"] = _one_line(str(error))
+            response = refusal(status_of(error), str(error), errno=error.symbol)
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
-    except web.HTTPException:
-        raise
-    except ConnectionResetError:  # the client has gone, and with it whoever could be answered
-        return web.Response(status=400)
-    except Exception:
+    except web.HTTPException as error:  # aiohttp's own: too large a body, no WebSocket
+        return refusal(error.status, error.text or error.reason)
+    except HttpProcessingError as error:
+        return refusal(400, f"the request's body is malformed: {error.message}")
+    except Exception as error:
+        if isinstance(error, ConnectionError) and is_gone(request):
+            return web.Response(status=400)  # to nobody
         logger.exception("%s %s", request.method, request.path)
-        text = "neuro-local failed; `neuro-local logs` shows why"
-        return web.json_response({"error": text}, status=500, headers={"X-Error": text})
+        return refusal(500, "neuro-local failed; `neuro-local logs` shows why")
+
+
+def is_gone(request: web.Request) -> bool:
+    """Whether the client has hung up, and with it whoever could be answered."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def refusal(status: int, text: str, **more: str) -> web.Response:
+    """Return the answer for an error, as both clients read it."""
+    headers = {"X-Error": _one_line(text)}
+    return web.json_response({"error": text, **more}, status=status, headers=headers)
 
 
 def status_of(error: NeuroLocalError) -> int:

@@ -18,7 +18,8 @@ def all_routes() -> List[web.RouteDef]:
         *execs.routes(),
         *inside.routes(),
         *storage.routes("/storage"),
-        web.route("*", "/{path:.*}", unsupported),
+        # A plain dot would not match a line break.
+        web.route("*", r"/{path:[\s\S]*}", unsupported),
     ]
 
 

@@ -18,6 +18,7 @@ from typing import (
     Tuple,
     TypeVar,
 )
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -39,7 +40,7 @@ def routes(prefix: str) -> List[web.RouteDef]:
     async def handle(request: web.Request) -> web.StreamResponse:
         operation = _operation(request)
         # The router's own decoding would make %2F a separator.
-        path = decode_path(request.rel_url.raw_path[len(prefix) :])
+        path = decode_path(_below(request.rel_url.raw_path, prefix.count("/")))
         try:
             return await operation(request, request.app[STORAGE], path)
         except NotFound:
@@ -50,6 +51,11 @@ def routes(prefix: str) -> List[web.RouteDef]:
     # A name may contain a line break, which a plain dot would not match.
     paths = (prefix, prefix + r"/{path:[\s\S]*}")
     return [web.route(method, path, handle) for path in paths for method in methods]
+
+
+def _below(raw_path: str, levels: int) -> str:
+    """Return the path without its first levels, however they were encoded."""
+    return "/" + "/".join(raw_path.split("/")[1 + levels :])
 
 
 def _operation(request: web.Request) -> Operation:
@@ -143,7 +149,9 @@ async def _delete(request: web.Request, storage: StorageService, path: str) -> w
 
 
 async def _rename(request: web.Request, storage: StorageService, path: str) -> web.StreamResponse:
-    destination = request.query.get("destination", "")
+    # The name may be no Unicode; aiohttp's own reading of the query would leave it encoded.
+    query = dict(parse_qsl(request.rel_url.raw_query_string, errors="surrogateescape"))
+    destination = query.get("destination", "")
     if not destination.startswith("/"):
         raise InvalidRequest(f"destination={destination!r} must be an absolute path: /user/name.")
     await storage.rename(path, destination)

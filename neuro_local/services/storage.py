@@ -283,31 +283,36 @@ class StorageService:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             with self._open_folder(where.parent) as parent:
                 if where.parts:
-                    yield from self._remove_entry(parent, where)
+                    yield from self._remove_tree(parent, where)
+                    return
+                for name in os.listdir(parent):
+                    with suppress(NotFound):  # a running job may have been quicker
+                        yield from self._remove_tree(parent, where / name)
+
+    def _remove_tree(self, parent: int, top: StoragePath) -> Generator[Removed, None, None]:
+        """Depth first, with a stack of our own: a tree may be deeper than Python's."""
+        stack = _unlink_or_enter(parent, top)
+        if not stack:
+            yield Removed(top.shown, is_dir=False)
+        try:
+            while stack:
+                folder = stack[-1]
+                for name in folder.names:
+                    child = folder.where / name
+                    with suppress(NotFound):  # a running job may have been quicker
+                        entered = _unlink_or_enter(folder.descriptor, child)
+                        stack += entered
+                        if entered:
+                            break
+                        yield Removed(child.shown, is_dir=False)
                 else:
-                    yield from self._remove_children(parent, where)
-
-    def _remove_entry(self, parent: int, where: StoragePath) -> Generator[Removed, None, None]:
-        with _refusals(where):
-            mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                os.unlink(where.name, dir_fd=parent)
-                yield Removed(where.shown, is_dir=False)
-                return
-            folder = _step(parent, where.name)
-            try:
-                yield from self._remove_children(folder, where)
-            finally:
-                os.close(folder)
-            if where.parts != (self._home,):
-                os.rmdir(where.name, dir_fd=parent)
-                yield Removed(where.shown, is_dir=True)
-
-    def _remove_children(self, folder: int, where: StoragePath) -> Generator[Removed, None, None]:
-        for name in os.listdir(folder):
-            # A running job may have been quicker.
-            with suppress(NotFound):
-                yield from self._remove_entry(folder, where / name)
+                    os.close(stack.pop().descriptor)
+                    if folder.where.parts != (self._home,):
+                        _remove_folder(stack[-1].descriptor if stack else parent, folder.where)
+                        yield Removed(folder.where.shown, is_dir=True)
+        finally:
+            for folder in stack:
+                os.close(folder.descriptor)
 
     def _rename(self, old: StoragePath, new: StoragePath) -> None:
         if not old.parts or not new.parts:
@@ -348,6 +353,31 @@ def _refusals(where: StoragePath) -> Iterator[None]:
 def _make_folder(parent: int, name: str) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=parent)
+
+
+@dataclass(frozen=True)
+class _Entered:
+    """A folder whose entries are being removed; `names` are those still there."""
+
+    where: StoragePath
+    descriptor: int
+    names: Iterator[str]
+
+
+def _unlink_or_enter(parent: int, where: StoragePath) -> List[_Entered]:
+    """Remove what is no folder; return the folder, opened, if it is one."""
+    with _refusals(where):
+        mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
+        if not stat.S_ISDIR(mode):
+            os.unlink(where.name, dir_fd=parent)
+            return []
+        folder = _step(parent, where.name)
+        return [_Entered(where, folder, iter(os.listdir(folder)))]
+
+
+def _remove_folder(parent: int, where: StoragePath) -> None:
+    with _refusals(where), suppress(FileNotFoundError):
+        os.rmdir(where.name, dir_fd=parent)
 
 
 def _step(folder: int, name: str) -> int:
