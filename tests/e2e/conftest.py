@@ -45,10 +45,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.timeout(DEADLINE))
     for name in COSTLY:
         if name in getattr(item, "fixturenames", ()):
-            callspec = getattr(item, "callspec", None)
-            client = callspec.params.get("client", "") if callspec else ""
-            item.add_marker(pytest.mark.xdist_group(f"{name}-{client}"))
+            item.add_marker(pytest.mark.xdist_group(f"{name}-{lane(item)}"))
             return
+
+
+def lane(item: pytest.Item) -> str:
+    """The name of the client that the test runs with."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("client", "")) if callspec else ""
 
 
 @pytest.fixture(scope="session", params=CLIENTS, ids=str)
