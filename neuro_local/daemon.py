@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ from .errors import NeuroLocalError, UsageError
 DOWN_TIMEOUT = 120.0
 
 READY = b"ready"
+
+# No more than that, for jobs inherit it, and some programs close all that they might have open.
+MANY_FILES = 2**16
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +95,10 @@ def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
     """Run the server until SIGTERM or SIGINT. Tells `ready_fd`, once, that it answers, or why it
     cannot. Raises UsageError or EngineUnavailable."""
     server_logger.addFilter(_is_no_quotation)
+    _allow_many_files()
     try:
         asyncio.run(_serve(settings, ready_fd))
-    except NeuroLocalError as error:
+    except (NeuroLocalError, OSError) as error:  # a full disk among them
         _tell(ready_fd, str(error).encode())
         raise
 
@@ -125,6 +130,15 @@ async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
             await stop.wait()
         finally:
             await runner.cleanup()
+
+
+def _allow_many_files() -> None:
+    """Open as many files as this machine allows: of the usual 1,024, each job takes eight and each
+    who follows a log two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _is_no_quotation(record: logging.LogRecord) -> bool:

@@ -2,7 +2,8 @@
 
 The file is a sequence of records: a header (time as a double in seconds since the epoch, the
 channel as a byte, the payload's length as 32 bits, big-endian), then the payload. A record cut
-off by a crash is the end of the file.
+off by a crash is the end of the file. What a full disk has no room for is left out, and a line in
+its place says so as soon as there is room.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import os
 import struct
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import AsyncIterator, BinaryIO, Optional
+
+from .engines.base import STDERR
 
 _HEADER = struct.Struct(">dBI")
 
@@ -30,27 +34,42 @@ class JobLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: Optional[BinaryIO] = None
+        self._file: Optional[FileIO] = None
         self._changed = asyncio.Event()
+        self._gap = b""  # the line for what has been left out and not been told of yet
         self.is_open = False
+        self.lost: Optional[str] = None  # why output has been left out, if some has
 
     def open(self) -> None:
-        """Begin to write; readers that follow wait from now on until `close`."""
-        self._file = self._path.open("ab", buffering=0)
+        """Begin to write; readers that follow wait from now on until `close`. Raises OSError."""
+        self._file = FileIO(self._path, "a")
         self.is_open = True
 
     def append(self, channel: int, data: bytes) -> None:
-        assert self._file is not None
-        self._file.write(_HEADER.pack(time.time(), channel, len(data)) + data)
+        """Add a piece of output, or leave it out whole: a torn record would garble all later ones,
+        and the job must not wait for room."""
+        try:
+            self._write(channel, self._gap + data)
+            self._gap = b""
+        except OSError as error:
+            self.lost = error.strerror or str(error)
+            self._gap = f"[neuro-local lost output of this job here: {self.lost}]\n".encode()
         self._notify()
 
     def close(self) -> None:
         """End the log: readers come to their end. Repeatable."""
         if self._file is not None:
+            if self._gap:
+                self.append(STDERR, b"")
             self._file.close()
             self._file = None
         self.is_open = False
         self._notify()
+
+    def discard(self) -> None:
+        """Close the log and delete it, as that of a job that is none."""
+        self.close()
+        self._path.unlink(missing_ok=True)
 
     async def read(self, *, from_end: bool = False) -> AsyncIterator[Record]:
         """Yield all records, or with `from_end` those to come, until the log is closed."""
@@ -65,8 +84,21 @@ class JobLog:
                 while record := _read_record(file):
                     yield record
                 if not was_open:
+                    if self._gap:  # not on disk: who follows shall know nevertheless
+                        yield Record(time.time(), STDERR, self._gap)
                     return
                 await changed.wait()
+
+    def _write(self, channel: int, data: bytes) -> None:
+        assert self._file is not None
+        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(_HEADER.pack(time.time(), channel, len(data)) + data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def _notify(self) -> None:
         self._changed.set()

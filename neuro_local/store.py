@@ -1,15 +1,28 @@
-"""Job records on disk: an SQLite file, so that a crash leaves every record whole."""
+"""Job records on disk: an SQLite file, so that a crash leaves every record whole.
+
+A full disk refuses new jobs. What becomes of the others is not lost by it: their records wait in
+memory for room, and are shown from there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import logging
+import shutil
 import sqlite3
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
 
+from .errors import StorageError
 from .models import Http, Job, JobFilter, JobSpec, JobStatus, Preset, Transition, Volume
+
+# What the file and those beside it need at least to be opened. Bytes.
+ROOM = 128 * 1024
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -28,19 +41,33 @@ class JobStore:
     """Keeps jobs in order of creation. Used from one thread."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.executescript(_SCHEMA)
+        self._unwritten: Dict[str, Job] = {}
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            # Of a full disk SQLite may say no more than that there was an error.
+            full = shutil.disk_usage(path.parent).free < ROOM
+            why = "No space left on device" if full else str(error)
+            raise StorageError(f"{str(path)!r} cannot be used: {why}.", errno.EIO) from error
 
     def put(self, job: Job) -> None:
-        """Insert the job, or replace its record."""
-        self._db.execute(
-            "INSERT INTO jobs (id, name, status, record) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET status = excluded.status, record = excluded.record",
-            (job.id, job.spec.name, job.status.value, _dump(job)),
-        )
+        """Insert the job, or replace its record. Raises StorageError for a new job if the disk has
+        no room for it."""
+        is_new = self.get(job.id) is None
+        self._unwritten[job.id] = job
+        try:
+            self._write()
+        except sqlite3.OperationalError as error:
+            if is_new:
+                del self._unwritten[job.id]
+                raise StorageError(f"The job cannot be recorded: {error}.", errno.ENOSPC) from error
+            logger.error("the record of %s waits in memory: %s", job.id, error)
 
     def get(self, id: str) -> Optional[Job]:
+        if id in self._unwritten:
+            return self._unwritten[id]
         row = self._db.execute("SELECT record FROM jobs WHERE id = ?", (id,)).fetchone()
         return _load(row[0]) if row else None
 
@@ -50,7 +77,7 @@ class JobStore:
         if filter.name is not None:
             conditions.append("name = ?")
             values.append(filter.name)
-        if filter.statuses:
+        if filter.statuses and not self._unwritten:  # those have other ones than the file says
             conditions.append(f"status IN ({','.join('?' * len(filter.statuses))})")
             values.extend(status.value for status in filter.statuses)
         query = (
@@ -58,10 +85,25 @@ class JobStore:
             f" ORDER BY number {'DESC' if newest_first else 'ASC'}"
         )
         jobs = (_load(row[0]) for row in self._db.execute(query, values))
+        jobs = (self._unwritten.get(job.id, job) for job in jobs)
         return (job for job in jobs if filter.matches(job))
 
     def close(self) -> None:
+        try:
+            self._write()
+        except sqlite3.OperationalError as error:
+            logger.error("records of jobs are lost: %s", error)
         self._db.close()
+
+    def _write(self) -> None:
+        for job in list(self._unwritten.values()):
+            self._db.execute(
+                "INSERT INTO jobs (id, name, status, record) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET status = excluded.status,"
+                " record = excluded.record",
+                (job.id, job.spec.name, job.status.value, _dump(job)),
+            )
+            del self._unwritten[job.id]
 
 
 def _dump(job: Job) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shlex
 import time
@@ -12,7 +13,14 @@ from pathlib import Path
 from typing import Dict, List, Optional, Protocol, Sequence, Set
 
 from ..engines.base import Engine, Mount, Process, Size, Task, TaskSpec
-from ..errors import InvalidRequest, NeuroLocalError, NotFound, NotRunning, StartFailed
+from ..errors import (
+    InvalidRequest,
+    NeuroLocalError,
+    NotFound,
+    NotRunning,
+    StartFailed,
+    StorageError,
+)
 from ..joblog import JobLog
 from ..models import Identity, Job, JobFilter, JobSpec, JobStatus, Reason, Transition, now
 from ..store import JobStore
@@ -96,7 +104,8 @@ class JobService:
     # What clients ask for
 
     async def create(self, spec: JobSpec) -> Job:
-        """Accept a job and start it in the background. Raises InvalidRequest."""
+        """Accept a job and start it in the background. Raises InvalidRequest, and StorageError
+        when the disk has no room for its records."""
         if spec.name is not None:
             self._require_free(spec.name)
         _words(spec.entrypoint, "entrypoint")
@@ -107,9 +116,17 @@ class JobService:
             spec=spec,
             transitions=(Transition(JobStatus.PENDING, now(), Reason.CREATING),),
         )
-        self._store.put(job)
         log = self.log(job.id)
-        log.open()
+        try:
+            log.open()
+        except OSError as error:
+            text = f"The job's log cannot be kept: {error.strerror}."
+            raise StorageError(text, error.errno or errno.EIO) from error
+        try:
+            self._store.put(job)
+        except StorageError:
+            log.discard()
+            raise
         execution = Execution(log, asyncio.create_task(self._start(job)))
         self._executions[job.id] = execution
         execution.supervisor = asyncio.create_task(self._supervise(job, execution))
@@ -207,10 +224,10 @@ class JobService:
         # Output may come after the end; whoever follows the log must see both before it closes.
         await recorder
         if code == 0:
-            self._move(job.id, JobStatus.SUCCEEDED, Reason.COMPLETED, exit_code=0)
+            self._move(job.id, JobStatus.SUCCEEDED, Reason.COMPLETED, _gap(execution.log), 0)
         else:
             await asyncio.sleep(started + SHORTEST_FAILURE - time.monotonic())
-            self._move(job.id, JobStatus.FAILED, Reason.ERROR, exit_code=code)
+            self._move(job.id, JobStatus.FAILED, Reason.ERROR, _gap(execution.log), code)
 
     async def _wait(self, job: Job, task: Task) -> int:
         minutes = job.spec.life_span_minutes
@@ -297,11 +314,12 @@ class JobService:
 
 async def _record(process: Process, log: JobLog) -> None:
     async for chunk in process.output():
-        try:
-            log.append(chunk.channel, chunk.data)
-        except OSError as error:
-            # A full disk must not stall the job, which is read here.
-            logger.error("lost output of a job: %s", error)
+        log.append(chunk.channel, chunk.data)
+
+
+def _gap(log: JobLog) -> Optional[str]:
+    """Return what the job's status says of output that was lost."""
+    return f"part of its output is lost: {log.lost}" if log.lost else None
 
 
 def _words(text: Optional[str], what: str) -> Sequence[str]:

@@ -1,9 +1,12 @@
 """A job's log can be read while it grows, and after a crash."""
 
 import asyncio
+import contextlib
 import re
+import resource
+import signal
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 import pytest
 
@@ -90,3 +93,51 @@ async def test_reading_from_the_end_shows_what_is_to_come(log: JobLog) -> None:
 
     assert (await coming).data == b"new"
     log.close()
+
+
+@contextlib.contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond the size, as a full disk would not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+async def test_piece_without_room_is_left_out_whole_and_told_of_later(log: JobLog) -> None:
+    log.open()
+    log.append(1, b"before")
+    with file_limit(40):
+        log.append(1, b"lost" * 100)
+        log.append(1, b"lost too" * 100)
+    log.append(1, b"after")
+    log.close()
+
+    told = b"[neuro-local lost output of this job here: File too large]\n"
+    assert await collect(log) == [b"before", told + b"after"]
+    assert log.lost == "File too large"
+
+
+async def test_reader_is_told_of_a_gap_that_never_found_room(log: JobLog) -> None:
+    log.open()
+    log.append(1, b"before")
+    reader = asyncio.create_task(collect(log))
+    await asyncio.sleep(0)
+    with file_limit(40):
+        log.append(1, b"lost" * 100)
+        log.close()
+
+    shown = await reader
+    assert shown[0] == b"before" and b"lost output" in shown[1]
+
+
+async def test_discarded_log_leaves_no_file(log: JobLog, tmp_path: Path) -> None:
+    log.open()
+
+    log.discard()
+
+    assert list(tmp_path.iterdir()) == []

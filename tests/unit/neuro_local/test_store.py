@@ -4,10 +4,11 @@ import dataclasses
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 import pytest
 
+from neuro_local.errors import StorageError
 from neuro_local.models import (
     Http,
     Job,
@@ -104,3 +105,47 @@ def test_every_condition_counts(store: JobStore, filter: JobFilter, found: List[
 
     names = {"job-0": "job-1", "job-3600": "job-2"}
     assert [names[id] for id in ids(store, filter)] == found
+
+
+@pytest.fixture
+def full(store: JobStore) -> Iterator[JobStore]:
+    """A store with one job, whose disk has no room for more."""
+    store.put(job(1))
+    allow(store, 0)
+    yield store
+
+
+def allow(store: JobStore, pages: int) -> None:
+    """Limit the file to its present size, or lift the limit again."""
+    store._db.execute(f"PRAGMA max_page_count = {pages or 1}")
+
+
+def test_full_disk_refuses_a_new_job_and_keeps_no_trace_of_it(full: JobStore) -> None:
+    with pytest.raises(StorageError, match="full") as refusal:
+        full.put(job(2, env={"LONG": "x" * 100_000}))
+
+    assert refusal.value.symbol == "ENOSPC"
+    assert ids(full, JobFilter()) == ["job-1"]
+
+
+def test_what_becomes_of_a_job_is_known_on_a_full_disk_and_kept_with_room(
+    full: JobStore, tmp_path: Path
+) -> None:
+    ended = job(1, env={"LONG": "x" * 100_000}).moved(Transition(JobStatus.FAILED, now()))
+
+    full.put(ended)
+
+    assert full.get("job-1") == ended
+    assert ids(full, JobFilter(statuses=frozenset({JobStatus.FAILED}))) == ["job-1"]
+    assert ids(full, JobFilter(statuses=frozenset({JobStatus.PENDING}))) == []
+    assert JobStore(tmp_path / "jobs.db").get("job-1") != ended
+    allow(full, 10_000)
+    full.put(job(3))
+    assert JobStore(tmp_path / "jobs.db").get("job-1") == ended
+
+
+def test_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").write_text("something else " * 100)
+
+    with pytest.raises(StorageError, match="jobs.db' cannot be used"):
+        JobStore(tmp_path / "jobs.db")
