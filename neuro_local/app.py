@@ -38,12 +38,13 @@ def create_app(settings: Settings, *, engine: Engine, port: int, token: str) -> 
     storage = StorageService(
         settings.storage, cluster=identity.cluster, org=identity.org, home=identity.user
     )
+    images = ImageService(f"{HOST}:{port}", identity, engine)
     jobs = JobService(
         identity=identity,
         store=JobStore(settings.state / "jobs.db"),
         engine=engine,
         storage=storage,
-        images=ImageService(f"{HOST}:{port}", identity, engine),
+        images=images,
         pages=ingress,
         logs=settings.state / "logs",
         minute=settings.minute,
@@ -52,6 +53,7 @@ def create_app(settings: Settings, *, engine: Engine, port: int, token: str) -> 
     app[keys.BASE_URL] = f"http://{HOST}:{port}"
     app[keys.STORAGE] = storage
     app[keys.JOBS] = jobs
+    app[keys.IMAGES] = images
     app[keys.INGRESS] = ingress
     app[keys.VIEWERS] = Viewers()
     app[keys.LOGINS] = Logins(token)

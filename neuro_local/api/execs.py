@@ -11,24 +11,40 @@ from typing import Dict, List, Optional, Tuple
 from aiohttp import web
 
 from ..engines.base import Process
-from ..errors import InvalidRequest, NotRunning
+from ..errors import InvalidRequest
 from ..models import Job
 from . import jobs
 from .keys import JOBS
-from .streams import EXIT, feed, flag, framed, legacy_input, relay, size_of, websocket
+from .requests import parse_command
+from .streams import (
+    EXIT,
+    channels,
+    feed,
+    flag,
+    framed,
+    legacy_input,
+    relay,
+    require_upgrade,
+    size_of,
+    websocket,
+)
 
 
 async def exec_(request: web.Request) -> web.WebSocketResponse:
     job = jobs.find(request)
-    command = request.query.get("cmd", "")
+    require_upgrade(request)
+    wanted = channels(request)
+    command = parse_command(request.query.get("cmd", ""))
     process = await request.app[JOBS].exec(job.id, command, tty=flag(request, "tty"))
+    if not flag(request, "stdin"):
+        await process.close_stdin()
 
     async def receive(frame: bytes) -> bool:
         await feed(process, frame)
         return True
 
     async with websocket(request, receive) as socket:
-        await relay(process, framed(socket))
+        await relay(process, framed(socket, wanted))
         code = await process.wait()
         await socket.send_bytes(bytes([EXIT]) + json.dumps({"exit_code": code}).encode())
     return socket
@@ -45,6 +61,7 @@ class LegacyExec:
         self.job = job
         self.command = command
         self.tty = tty
+        self.started = False
         self.process: Optional[Process] = None
         self.exit_code: Optional[int] = None
         # The client shows no output if its first look, after the start, finds the exec ended.
@@ -71,22 +88,27 @@ EXECS: web.AppKey[Dict[Tuple[str, str], LegacyExec]] = web.AppKey("EXECS", dict)
 
 async def legacy_exec_create(request: web.Request) -> web.Response:
     body = await jobs.read_json(request)
-    if not isinstance(body, dict) or not isinstance(body.get("command"), str):
+    if not isinstance(body, dict) or "command" not in body:
         raise InvalidRequest("the exec needs a command")
+    command = parse_command(body["command"])
     job = jobs.find(request)
-    refuse_unless_running(request, job)
+    jobs.find_running(request)
     execs = request.app[EXECS]
     # The client inspects an exec after its end; those of jobs that ended nobody asks for.
     for key in [key for key in execs if request.app[JOBS].get(key[0]).is_finished]:
         del execs[key]
-    created = LegacyExec(job, body["command"], bool(body.get("tty")))
+    created = LegacyExec(job, command, bool(body.get("tty")))
     execs[job.id, created.id] = created
     return web.json_response({"job_id": job.id, "exec_id": created.id})
 
 
 async def legacy_exec_start(request: web.Request) -> web.WebSocketResponse:
     started = find_exec(request)
-    refuse_unless_running(request, started.job)
+    jobs.find_running(request)
+    require_upgrade(request)
+    if started.started:
+        raise InvalidRequest(f"exec {started.id} was started before")
+    started.started = True
     process = await request.app[JOBS].exec(started.job.id, started.command, tty=started.tty)
     started.process = process
     async with websocket(request, legacy_input(process, detachable=False)) as socket:
@@ -118,14 +140,6 @@ def find_exec(request: web.Request) -> LegacyExec:
     if found is None:
         raise InvalidRequest(f"no such exec {key[1]}")
     return found
-
-
-def refuse_unless_running(request: web.Request, job: Job) -> None:
-    """The older protocol answers 400 where the newer one answers 404."""
-    try:
-        request.app[JOBS].running(job.id)
-    except NotRunning as error:
-        raise InvalidRequest(str(error)) from None
 
 
 def routes() -> List[web.RouteDef]:

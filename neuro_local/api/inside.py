@@ -10,17 +10,17 @@ from aiohttp import web
 
 from ..errors import InvalidRequest, NeuroLocalError
 from . import jobs
-from .keys import JOBS
-from .streams import websocket
+from .keys import IMAGES, JOBS
+from .requests import parse_port
+from .streams import require_upgrade, websocket
 
 
 async def port_forward(request: web.Request) -> web.WebSocketResponse:
     job = jobs.find(request)
-    port = request.match_info["port"]
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidRequest(f"{port!r} is not a port number")
+    require_upgrade(request)
+    port = parse_port(request.match_info["port"])
     try:
-        connection = await request.app[JOBS].running(job.id).connect(int(port))
+        connection = await request.app[JOBS].running(job.id).connect(port)
     except OSError as error:
         raise InvalidRequest(f"nothing answers on port {port} of job {job.id}: {error}") from None
     reader, writer = await asyncio.open_connection(sock=connection)
@@ -47,6 +47,7 @@ async def save(request: web.Request) -> web.StreamResponse:
     image = container.get("image") if isinstance(container, dict) else None
     if not isinstance(image, str):
         raise InvalidRequest("save needs the image's reference in container.image")
+    request.app[IMAGES].to_save(image)  # another host's is refused before the status is out
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-from typing import Any, List
+from typing import Any, Iterator, List, Set
 
 from aiohttp import web
 
-from ..errors import InvalidRequest, NotFound
+from ..engines.base import Task
+from ..errors import InvalidRequest, NotFound, NotRunning
 from ..models import Job
 from .keys import IDENTITY, INGRESS, JOBS, STORAGE
 from .payloads import PRIVATE_JSON, job_payload
-from .requests import parse_filter, parse_job
+from .requests import asks_for, parse_filter, parse_job, parse_limit, require_here
 
 NDJSON = "application/x-ndjson"
 
+# How many jobs are read in one go, before others have their turn.
+PAGE = 50
+
 
 async def create(request: web.Request) -> web.Response:
-    spec = parse_job(await read_json(request), request.app[STORAGE].uri_to_path)
+    body = await read_json(request)
+    spec = parse_job(body, request.app[STORAGE].uri_to_path)
+    require_here(body, request.app[IDENTITY])
     job = await request.app[JOBS].create(spec)
     return web.json_response(payload(request, job), status=202, content_type=PRIVATE_JSON)
 
@@ -32,27 +40,48 @@ async def kill(request: web.Request) -> web.Response:
 
 
 async def index(request: web.Request) -> web.StreamResponse:
+    """List jobs while they are read: neither their number nor a slow client costs memory."""
     newest_first = request.query.get("reverse", "").lower() in ("1", "true")
-    jobs = request.app[JOBS].select(parse_filter(request.query), newest_first=newest_first)
-    limit = request.query.get("limit")
-    if limit is not None:
-        if not limit.isdecimal() or int(limit) < 1:
-            raise InvalidRequest(f"limit {limit!r} is not a number above 0")
-        jobs = jobs[: int(limit)]
-    payloads = (payload(request, job) for job in jobs)
-    if NDJSON not in request.headers.get("Accept", ""):
-        return web.json_response({"jobs": list(payloads)}, content_type=PRIVATE_JSON)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    limit = parse_limit(request.query.get("limit"))
+    jobs = itertools.islice(select(request, newest_first=newest_first), limit)
+    items = (json.dumps(payload(request, job)) for job in jobs)
+    if NDJSON in request.headers.get("Accept", ""):
+        return await _streamed(request, NDJSON, (f"{item}\n" for item in items))
+    return await _streamed(request, f"{PRIVATE_JSON}; charset=utf-8", _as_object(items))
+
+
+def _as_object(items: Iterator[str]) -> Iterator[str]:
+    yield '{"jobs": ['
+    for number, item in enumerate(items):
+        yield f", {item}" if number else item
+    yield "]}"
+
+
+async def _streamed(request: web.Request, kind: str, pieces: Iterator[str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": kind})
     await response.prepare(request)
-    for item in payloads:
-        await response.write(json.dumps(item).encode() + b"\n")
+    while page := list(itertools.islice(pieces, PAGE)):
+        await response.write("".join(page).encode())
+        await asyncio.sleep(0)  # the others' turn; and whether the client has left shows only then
     await response.write_eof()
     return response
 
 
 async def tags(request: web.Request) -> web.Response:
-    jobs = request.app[JOBS].select(parse_filter(request.query), newest_first=False)
-    return web.json_response({"tags": sorted({tag for job in jobs for tag in job.spec.tags})})
+    found: Set[str] = set()
+    for number, job in enumerate(select(request)):
+        found.update(job.spec.tags)
+        if number % PAGE == 0:
+            await asyncio.sleep(0)
+    return web.json_response({"tags": sorted(found)})
+
+
+def select(request: web.Request, *, newest_first: bool = False) -> Iterator[Job]:
+    """Yield the jobs that the query asks for: of another project's none, for there are none."""
+    filter = parse_filter(request.query)
+    if not asks_for(request.query, request.app[IDENTITY]):
+        return iter(())
+    return request.app[JOBS].select(filter, newest_first=newest_first)
 
 
 def find(request: web.Request) -> Job:
@@ -63,15 +92,28 @@ def find(request: web.Request) -> Job:
         raise InvalidRequest(str(error)) from None
 
 
+def find_running(request: web.Request) -> Task:
+    """Return the task of the job that the path names, for the older protocol: that answers 400
+    where the newer one answers 404."""
+    try:
+        return request.app[JOBS].running(find(request).id)
+    except NotRunning as error:
+        raise InvalidRequest(str(error)) from None
+
+
 def payload(request: web.Request, job: Job) -> Any:
     return job_payload(job, request.app[IDENTITY], request.app[INGRESS].url(job))
 
 
 async def read_json(request: web.Request) -> Any:
+    """Return the body's JSON. Raises InvalidRequest, also for text that no system call takes."""
     try:
-        return json.loads(await request.text())
-    except ValueError:
+        body = json.loads(await request.read())
+        # Half a surrogate pair is JSON and no text; a byte that is no UTF-8 comes as such a half.
+        json.dumps(body, ensure_ascii=False).encode(errors="surrogateescape")
+    except (ValueError, RecursionError):
         raise InvalidRequest("the request's body is not JSON") from None
+    return body
 
 
 def routes() -> List[web.RouteDef]:

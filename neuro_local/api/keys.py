@@ -6,6 +6,7 @@ from aiohttp import web
 
 from ..ingress import Ingress
 from ..models import Identity
+from ..services.images import ImageService
 from ..services.jobs import JobService
 from ..services.storage import StorageService
 from .oauth import Logins
@@ -15,6 +16,7 @@ IDENTITY = web.AppKey("IDENTITY", Identity)
 BASE_URL = web.AppKey("BASE_URL", str)
 STORAGE = web.AppKey("STORAGE", StorageService)
 JOBS = web.AppKey("JOBS", JobService)
+IMAGES = web.AppKey("IMAGES", ImageService)
 INGRESS = web.AppKey("INGRESS", Ingress)
 VIEWERS = web.AppKey("VIEWERS", Viewers)
 LOGINS = web.AppKey("LOGINS", Logins)

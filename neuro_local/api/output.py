@@ -15,7 +15,7 @@ from ..models import Job
 from . import jobs
 from .keys import JOBS, VIEWERS
 from .requests import parse_moment
-from .streams import Send, feed, flag, framed, legacy_input, size_of, websocket
+from .streams import Send, channels, feed, framed, legacy_input, size_of, until_gone, websocket
 from .viewers import AttachView
 
 # How long the older client may take to read the end of a log before attach hangs up. Seconds.
@@ -37,7 +37,7 @@ async def legacy_log(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
     response.enable_chunked_encoding()
     await response.prepare(request)
-    async with log_of(request, job) as pieces:
+    async with until_gone(request), log_of(request, job) as pieces:
         async for piece in pieces:
             await response.write(piece)
         await response.write_eof()
@@ -72,11 +72,11 @@ async def attach(request: web.Request) -> web.WebSocketResponse:
         return await legacy_attach(request)
     job = jobs.find(request)
     viewers = request.app[VIEWERS]
-    shows = any(flag(request, stream) for stream in ("stdout", "stderr"))
+    shown = channels(request)
     try:
         main = request.app[JOBS].running(job.id).main
     except NotRunning:
-        viewers.refuse_attach(job.id, probe=not shows)
+        viewers.refuse_attach(job.id, probe=not shown)
         raise
 
     async def receive(frame: bytes) -> bool:
@@ -84,11 +84,11 @@ async def attach(request: web.Request) -> web.WebSocketResponse:
         return True
 
     async with websocket(request, receive) as socket:
-        if not shows:
+        if not shown:
             await request.app[JOBS].ended(job.id)
             return socket
         view = await viewers.open_attach(job.id)
-        await show_output(request, job, view, framed(socket))
+        await show_output(request, job, view, framed(socket, shown))
     return socket
 
 
@@ -110,15 +110,16 @@ async def legacy_attach(request: web.Request) -> web.WebSocketResponse:
 
 async def show_output(request: web.Request, job: Job, view: AttachView, send: Send) -> None:
     if view.partner is not None:
+        # It may be another client's after all, and leave before the job ends: then go on here.
         await view.partner.done.wait()
-        return
-    records = request.app[JOBS].log(job.id).read(from_end=not view.from_start)
+    from_start = view.from_start and view.partner is None
+    records = request.app[JOBS].log(job.id).read(from_end=not from_start)
     async for record in records:
         await send(Chunk(record.channel, record.data))
 
 
 async def legacy_resize(request: web.Request) -> web.Response:
-    await request.app[JOBS].running(jobs.find(request).id).main.resize(size_of(request))
+    await jobs.find_running(request).main.resize(size_of(request))
     return web.Response()
 
 

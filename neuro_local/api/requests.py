@@ -11,13 +11,15 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..config import PRESETS
 from ..errors import InvalidRequest, Unsupported
-from ..models import Http, JobFilter, JobSpec, JobStatus, Preset, Volume
+from ..models import Http, Identity, JobFilter, JobSpec, JobStatus, Preset, Volume
 
 # The platform's rule for job names, with its limits; `job-` is kept for ids.
 JOB_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
 NAME_LENGTH = range(3, 41)
 MAX_TAGS = 16
 MAX_TAG_LENGTH = 256
+# The platform counts minutes in 32 bits.
+MAX_LIFE_SPAN = 2**31 - 1
 
 # Accepted from the clients, for they always or often send them, and of no effect on one machine.
 _IGNORED = frozenset(
@@ -83,6 +85,51 @@ def parse_filter(query: Mapping[str, Any]) -> JobFilter:
     )
 
 
+def parse_limit(text: Optional[str]) -> Optional[int]:
+    """Return how many jobs to list at most. Raises InvalidRequest."""
+    if text is None:
+        return None
+    # More digits than a listing could ever have; Python refuses to convert thousands of them.
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
+        raise InvalidRequest(f"limit {text!r} is not a number above 0")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    """Return a port's number. Raises InvalidRequest."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise InvalidRequest(f"{text!r} is not a port number")
+    return int(text)
+
+
+def parse_command(text: Any) -> str:
+    """Return the command line of an exec, not yet split. Raises InvalidRequest."""
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidRequest(f"the command to execute is not text without NUL characters: {text!r}")
+    return text
+
+
+def asks_for(query: Mapping[str, Any], identity: Identity) -> bool:
+    """Whether a listing's query names this cluster, organisation and project, or none."""
+    get_all: Callable[[str, Sequence[str]], Sequence[str]] = query.getall  # type: ignore
+    return all(ours in get_all(key, (ours,)) for key, ours in _places(identity).items())
+
+
+def require_here(body: Mapping[str, Any], identity: Identity) -> None:
+    """Refuse a job for another cluster, organisation or project. Raises InvalidRequest."""
+    for key, ours in _places(identity).items():
+        if body.get(key) not in (None, ours):
+            raise InvalidRequest(f"{key} {body[key]!r} is not on this platform; it has {ours!r}")
+
+
+def _places(identity: Identity) -> Dict[str, str]:
+    return {
+        "cluster_name": identity.cluster,
+        "org_name": identity.org,
+        "project_name": identity.project,
+    }
+
+
 def parse_moment(text: Optional[str]) -> Optional[datetime]:
     """Return an ISO 8601 moment; without an offset it is taken as UTC. Raises InvalidRequest."""
     if not text:
@@ -101,6 +148,8 @@ def _typed(body: Dict[str, Any], key: str, kind: type, *, required: bool = False
         return None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InvalidRequest(f"{key!r} of the job is not of type {kind.__name__}: {value!r}")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidRequest(f"{key!r} of the job holds a NUL character: {value!r}")
     return value
 
 
@@ -176,6 +225,8 @@ def _volumes(volumes: Sequence[Any], to_path: Callable[[str], str]) -> Tuple[Vol
 def _life_span(minutes: Optional[int]) -> Optional[int]:
     if minutes is not None and minutes < 1:
         raise InvalidRequest("the life span is less than a minute; the shortest is 1m")
+    if minutes is not None and minutes > MAX_LIFE_SPAN:
+        raise InvalidRequest(f"the life span is too long; the longest is {MAX_LIFE_SPAN}m")
     return minutes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,12 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 from urllib.parse import quote, urlencode
 
 import pytest
-from e2e.conftest import make_platform
 from e2e.platform import Job, Platform
+from machine import impossible
 
 from neuro_local.models import Identity
 
 from .wire import Answer, Server
-
-__all__ = ["make_platform"]
 
 NDJSON = {"Accept": "application/x-ndjson"}
 ORG = Identity().org
@@ -39,8 +38,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def platform(make_platform: Callable[..., Platform]) -> Platform:
-    return make_platform()
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """An instance of its own: no client is used here, so none need be there."""
+    if not sys.platform.startswith("linux"):
+        impossible("neuro-local's sandboxes need Linux")
+    platform = Platform(tmp_path_factory.mktemp("conformance"))
+    platform.up()
+    yield platform
+    platform.down()
 
 
 @pytest.fixture

@@ -1,0 +1,392 @@
+"""Jobs: what is accepted, what is shown of them, how they are found and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import datetime
+from typing import Any, Callable, Dict, Iterator, List
+from urllib.parse import urlencode
+
+import pytest
+from e2e.platform import Job, Platform
+
+from neuro_local.models import Identity
+
+from .conftest import NDJSON, has_error, lines, unchunked
+from .wire import Answer, Server
+
+JOBS = "/api/v1/jobs"
+IDENTITY = Identity()
+# What either client stops without.
+JOB = """id owner cluster_name uri status history container pass_config project_name org_name
+    scheduler_enabled total_price_credits price_credits_per_hour is_preemptible"""
+HISTORY = "status reason description restarts created_at run_time_seconds"
+UUID4 = r"job-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+@pytest.fixture
+def ended(platform: Platform) -> Iterator[List[str]]:
+    """Names of jobs that end with the test."""
+    names: List[str] = []
+    yield names
+    for name in names:
+        platform.end_job(name)
+
+
+async def submit(server: Server, **fields: Any) -> Answer:
+    body = {"image": "python", "preset_name": "cpu-small", "pass_config": False, **fields}
+    return await server.ask("POST", f"{JOBS}?from_preset", json.dumps(body).encode())
+
+
+async def found(server: Server, **query: Any) -> List[Dict[str, Any]]:
+    """List jobs both ways; both must give the same."""
+    target = f"{JOBS}?{urlencode(query, doseq=True)}"
+    plain = await server.ask("GET", target)
+    streamed = await server.ask("GET", target, headers=NDJSON)
+    assert (plain.status, streamed.status) == (200, 200)
+    jobs = json_of(plain)["jobs"]
+    assert [job["id"] for job in jobs] == [job["id"] for job in lines(streamed)]
+    return jobs
+
+
+def json_of(answer: Answer) -> Any:
+    """Return the object of an answer of either length."""
+    if answer.headers.get("transfer-encoding") == "chunked":
+        answer = Answer(answer.status, answer.headers, unchunked(answer.body))
+    return answer.json()
+
+
+def has_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(has_null(item) for item in value.values())
+    return any(has_null(item) for item in value) if isinstance(value, list) else value is None
+
+
+# The job as clients see it
+
+
+@pytest.mark.real_server
+async def test_accepted_job_is_shown_with_all_that_either_client_needs(
+    server: Server, ended: List[str]
+) -> None:
+    ended.append("conformance-whole")
+    volume = {
+        "src_storage_uri": f"storage://local/{IDENTITY.org}/user/conformance-whole",
+        "dst_path": "/data",
+        "read_only": True,
+    }
+    asked = {
+        "name": "conformance-whole",
+        "tags": ["b", "a", "b"],
+        "description": "for a test",
+        "entrypoint": "sleep 600",
+        "working_dir": "/tmp",
+        "http": {"port": 80, "requires_auth": True},
+        "env": {"A": "b"},
+        "volumes": [volume],
+        "resources": {"shm": True},
+        "max_run_time_minutes": 1440,
+        "cluster_name": IDENTITY.cluster,
+        "org_name": IDENTITY.org,
+        "project_name": IDENTITY.project,
+    }
+
+    answer = await submit(server, **asked)
+
+    job = answer.json()
+    assert answer.status == 202
+    assert set(JOB.split()) <= set(job) and set(HISTORY.split()) <= set(job["history"])
+    assert not has_null(job)
+    assert re.fullmatch(UUID4, job["id"])
+    place = f"{IDENTITY.cluster}/{IDENTITY.org}/{IDENTITY.project}"
+    assert job["uri"] == f"job://{place}/{job['id']}"
+    assert job["tags"] == ["a", "b"]
+    for key in ("name", "description", "max_run_time_minutes"):
+        assert job[key] == asked[key]
+    container = job["container"]
+    for key in ("entrypoint", "working_dir", "http", "env", "volumes"):
+        assert container[key] == asked[key]
+    assert {"cpu", "memory", "memory_mb"} <= set(container["resources"])
+
+
+@pytest.mark.real_server
+async def test_job_that_asked_for_little_has_no_empty_fields(
+    server: Server, ended: List[str]
+) -> None:
+    job = (await submit(server, entrypoint="sleep 600")).json()
+    ended.append(job["id"])
+
+    assert not has_null(job)
+    assert not {"name", "tags", "description", "http_url", "max_run_time_minutes"} & set(job)
+    assert "http" not in job["container"]
+
+
+@pytest.mark.real_server
+async def test_image_is_shown_as_it_was_asked_for(server: Server, ended: List[str]) -> None:
+    image = f"127.0.0.1:{server.port}/{IDENTITY.org}/user/none:v1"
+
+    job = (await submit(server, image=image)).json()
+
+    ended.append(job["id"])
+    assert job["container"]["image"] == image
+
+
+@pytest.mark.real_server
+async def test_ended_job_has_both_moments_and_its_code(server: Server, finished: Job) -> None:
+    job = (await server.ask("GET", f"{JOBS}/{finished.id}")).json()
+
+    history = job["history"]
+    assert (job["status"], history["status"]) == ("failed", "failed")
+    assert (history["reason"], history["exit_code"]) == ("Error", 3)
+    moments = [history[key] for key in ("created_at", "started_at", "finished_at")]
+    parsed = [datetime.fromisoformat(moment) for moment in moments]
+    assert parsed == sorted(parsed)
+    assert all(moment.utcoffset() is not None for moment in parsed)
+    assert [step["status"] for step in job["statuses"]] == ["pending", "running", "failed"]
+
+
+@pytest.mark.real_server
+async def test_job_that_never_ran_has_both_moments_too(server: Server, platform: Platform) -> None:
+    job = (await submit(server, image=f"127.0.0.1:{server.port}/user/none:v1")).json()
+
+    platform.wait_for(job["id"], "failed")
+
+    history = (await server.ask("GET", f"{JOBS}/{job['id']}")).json()["history"]
+    assert history["reason"] == "ErrImagePull"
+    assert history["started_at"] == history["finished_at"]
+    assert "exit_code" not in history
+
+
+# Finding jobs
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("key", ["id", "name"])
+async def test_job_is_found_by_id_and_by_name(server: Server, sleeper: Job, key: str) -> None:
+    answer = await server.ask("GET", f"{JOBS}/{getattr(sleeper, key)}")
+
+    assert (answer.status, answer.json()["id"]) == (200, sleeper.id)
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("name", ["unknown", "job-00000000-0000-4000-8000-000000000000", "%20"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_unknown_job_is_400(server: Server, method: str, name: str) -> None:
+    assert has_error(await server.ask(method, f"{JOBS}/{name}"), 400, "no such job")
+
+
+MATCHING: List[Dict[str, Any]] = [
+    {"name": "conformance-sleeper"},
+    {"name": "conformance-sleeper", "status": "running"},
+    {"name": "conformance-sleeper", "status": ["pending", "running"]},
+    {"name": "conformance-sleeper", "owner": ["nobody", "user"]},
+    {"name": "conformance-sleeper", "being_dropped": "False", "logs_removed": "False"},
+    {"name": "conformance-sleeper", "cluster_name": "local"},
+    {
+        "name": "conformance-sleeper",
+        "project_name": IDENTITY.project,
+        "org_name": IDENTITY.org,
+        "cluster_name": IDENTITY.cluster,
+        "reverse": "1",
+        "limit": "1",
+    },
+    {"name": "conformance-sleeper", "project_name": ["other", IDENTITY.project]},
+    {"name": "conformance-sleeper", "since": "2020-01-01T00:00:00+00:00"},
+    {"name": "conformance-sleeper", "until": "2120-01-01T00:00:00+05:30"},
+]
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("query", MATCHING, ids=urlencode)
+async def test_listing_finds(server: Server, sleeper: Job, query: Dict[str, Any]) -> None:
+    assert [job["id"] for job in await found(server, **query)] == [sleeper.id]
+
+
+ELSEWHERE: List[Dict[str, Any]] = [
+    {"name": "conformance"},
+    {"name": "conformance-sleeper", "status": ["failed", "suspended"]},
+    {"name": "conformance-sleeper", "owner": "nobody"},
+    {"name": "conformance-sleeper", "tag": "none"},
+    {"name": "conformance-sleeper", "project_name": "other"},
+    {"name": "conformance-sleeper", "org_name": "other"},
+    {"name": "conformance-sleeper", "cluster_name": "other"},
+    {"name": "conformance-sleeper", "since": "2120-01-01T00:00:00+00:00"},
+    {"name": "conformance-sleeper", "until": "2020-01-01T00:00:00+00:00"},
+]
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("query", ELSEWHERE, ids=urlencode)
+async def test_listing_of_what_is_not_there_is_empty_and_no_failure(
+    server: Server, sleeper: Job, query: Dict[str, Any]
+) -> None:
+    assert await found(server, **query) == []
+
+
+@pytest.mark.real_server
+async def test_bounds_of_a_listing_are_part_of_it(server: Server, sleeper: Job) -> None:
+    created = (await server.ask("GET", f"{JOBS}/{sleeper.id}")).json()["history"]["created_at"]
+
+    jobs = await found(server, since=created, until=created, name=sleeper.name)
+
+    assert [job["id"] for job in jobs] == [sleeper.id]
+
+
+@pytest.mark.real_server
+async def test_tags_of_a_listing_are_all_needed(
+    server: Server, start_job: Callable[..., Job]
+) -> None:
+    both = start_job("sleep 600", tags=["conformance:1", "conformance:2"])
+    one = start_job("sleep 600", tags=["conformance:1"])
+
+    assert len(await found(server, tag="conformance:1")) == 2
+    jobs = await found(server, tag=["conformance:1", "conformance:2"])
+    assert [job["id"] for job in jobs] == [both.id]
+    tags = (await server.ask("GET", "/api/v1/tags")).json()["tags"]
+    assert {"conformance:1", "conformance:2"} <= set(tags)
+    assert one.id != both.id
+
+
+@pytest.mark.real_server
+async def test_oldest_job_is_first_unless_told_otherwise(
+    server: Server, start_job: Callable[..., Job]
+) -> None:
+    ids = [start_job("sleep 600", tags=["conformance:order"]).id for _ in range(3)]
+
+    async def listed(**query: Any) -> List[str]:
+        return [job["id"] for job in await found(server, tag="conformance:order", **query)]
+
+    assert await listed() == ids
+    assert await listed(reverse="1") == ids[::-1]
+    assert await listed(limit="2") == ids[:2]
+    assert await listed(reverse="1", limit="1") == ids[-1:]
+    assert await listed(limit="9" * 18) == ids
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [
+        ("status=unknown", "unknown status 'unknown'"),
+        ("since=yesterday", "is not an ISO 8601 date"),
+        ("until=1", "is not an ISO 8601 date"),
+        ("limit=0", "is not a number above 0"),
+        ("limit=-1", "is not a number above 0"),
+        ("limit=x", "is not a number above 0"),
+        ("limit=%D9%A3", "is not a number above 0"),
+        ("limit=" + "9" * 5000, "is not a number above 0"),
+    ],
+    ids=lambda text: text[:20],
+)
+async def test_listing_that_makes_no_sense_is_refused(
+    server: Server, query: str, words: str
+) -> None:
+    assert has_error(await server.ask("GET", f"{JOBS}?{query}"), 400, words)
+
+
+# Ending jobs, and names
+
+
+@pytest.mark.real_server
+async def test_killed_job_is_cancelled_at_once_and_killing_is_repeatable(
+    server: Server, start_job: Callable[..., Job]
+) -> None:
+    job = start_job("sleep 600")
+
+    for _ in range(2):
+        answer = await server.ask("DELETE", f"{JOBS}/{job.name}")
+        assert (answer.status, answer.body) == (204, b"")
+        shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
+        assert (shown["status"], shown["history"]["reason"]) == ("cancelled", "UserRequested")
+
+
+@pytest.mark.real_server
+async def test_ended_job_can_be_killed_and_stays_as_it_ended(server: Server, finished: Job) -> None:
+    assert (await server.ask("DELETE", f"{JOBS}/{finished.id}")).status == 204
+
+    assert (await server.ask("GET", f"{JOBS}/{finished.id}")).json()["status"] == "failed"
+
+
+@pytest.mark.real_server
+async def test_name_of_an_unfinished_job_is_taken(server: Server, sleeper: Job) -> None:
+    answer = await submit(server, name=sleeper.name)
+
+    taken = f"with name '{sleeper.name}' and project '{IDENTITY.project}' already exists"
+    assert has_error(answer, 400, f"Failed to create job: job {taken}: '{sleeper.id}'")
+
+
+@pytest.mark.real_server
+async def test_name_is_free_after_the_kill_and_means_the_newest_job(
+    server: Server, start_job: Callable[..., Job]
+) -> None:
+    first = start_job("sleep 600", name="conformance-again")
+    await server.ask("DELETE", f"{JOBS}/{first.id}")
+
+    second = start_job("sleep 600", name="conformance-again")
+
+    assert (await server.ask("GET", f"{JOBS}/conformance-again")).json()["id"] == second.id
+    newest = await found(server, name="conformance-again", reverse="1", limit="1")
+    assert [job["id"] for job in newest] == [second.id]
+
+
+async def test_one_of_many_jobs_gets_the_name(
+    server: Server, platform: Platform, ended: List[str]
+) -> None:
+    ended.append("conformance-race")
+    answers = await asyncio.gather(
+        *(submit(server, name="conformance-race", entrypoint="sleep 600") for _ in range(8))
+    )
+
+    assert sorted(answer.status for answer in answers) == [202] + 7 * [400]
+    assert len(platform.jobs(name="conformance-race")) == 1
+
+
+# What is refused. The platform's own rules are in tests/unit/neuro_local/test_payloads.py.
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"cluster_name": "other"}, "cluster_name 'other' is not on this platform"),
+        ({"org_name": "other"}, "org_name 'other' is not on this platform"),
+        ({"project_name": "other"}, "project_name 'other' is not on this platform"),
+        ({"entrypoint": "echo a\0b"}, "holds a NUL character"),
+        ({"image": "a\0b"}, "holds a NUL character"),
+        ({"working_dir": "/a\0b"}, "holds a NUL character"),
+        ({"env": {"A": "\0"}}, "invalid environment variable"),
+        ({"max_run_time_minutes": 0}, "the shortest is 1m"),
+        ({"max_run_time_minutes": 10**400}, "the longest is"),
+        ({"max_run_time_minutes": 1e300}, "is not of type int"),
+        ({"surprise": 1}, "unknown keys in the job: surprise"),
+        ({"http": {"port": 10**30}}, "is not a port number"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_job_that_cannot_be_is_refused(
+    server: Server, platform: Platform, fields: Dict[str, Any], words: str
+) -> None:
+    before = len(platform.jobs())
+
+    assert has_error(await submit(server, **fields), 400, words)
+
+    assert len(platform.jobs()) == before
+
+
+@pytest.mark.parametrize("fields", [{"pass_config": True}, {"restart_policy": "always"}])
+async def test_job_that_only_the_platform_can_run_is_refused_by_name(
+    server: Server, fields: Dict[str, Any]
+) -> None:
+    assert has_error(await submit(server, **fields), 501, "neuro-local does not support --")
+
+
+async def test_environment_may_hold_what_is_no_unicode(
+    server: Server, platform: Platform, ended: List[str]
+) -> None:
+    """A client sends a byte of its own environment that is no UTF-8 as half a surrogate pair."""
+    job = (await submit(server, env={"A": "\udcff"}, entrypoint="printenv A")).json()
+
+    platform.wait_for(job["id"], "succeeded")
+
+    log = await server.ask("GET", f"/monitoring/jobs/{job['id']}/log")
+    assert unchunked(log.body) == b"\xff\n"
