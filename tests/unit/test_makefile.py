@@ -208,7 +208,7 @@ def test_check_says_one_line_each(project: Project) -> None:
     result = project.make("check")
 
     assert result.code == 0
-    assert result.calls == [["--version"], ["config", "show"]]
+    assert result.calls == [["--version"], ["config", "show"], ["--quiet", "ps", *TAG]]
     assert [line.split(":")[0] for line in result.out.splitlines()] == [
         "ok       client",
         "ok       login",
@@ -225,6 +225,7 @@ def test_check_says_one_line_each(project: Project) -> None:
     [
         ([], Reply("--version", 1, err="broken"), "the client does not start"),
         ([], Reply("config show", 77, err="Not logged in"), "make login"),
+        ([], Reply("--quiet ps", 74, err="Connection error"), "no connection"),
         (["PRESET=huge"], Reply("never"), "there is no preset huge"),
         (["PRESET=cpu"], Reply("never"), "to one of: cpu-small gpu-small"),
         (["RUN=Upper"], Reply("never"), "training-my-project-Upper does not fit"),
