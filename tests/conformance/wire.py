@@ -105,6 +105,15 @@ class RawSocket:
         assert await self.wire.rest() == b""
         return frames
 
+    async def hang_up(self) -> None:
+        """Close, which the server answers alike."""
+        code = struct.pack(">H", 1000)
+        await self.send(code, CLOSE)
+        while (frame := await self.frame()).opcode != CLOSE:
+            pass
+        assert frame.payload == code, frame
+        assert await self.wire.rest() == b""
+
     async def payload(self) -> bytes:
         """Return all binary payloads up to the closing frame, as one."""
         frames = await self.until_closed()
