@@ -249,6 +249,17 @@ def test_attach_shows_what_comes_and_ends_with_the_job(platform: Platform, name:
         attached.wait()
 
 
+def test_keys_that_detach_leave_the_job_running(platform: Platform, name: str) -> None:
+    platform.start_job("sh -c 'while :; do echo tick; sleep 0.2; done'", name=name, tty=True)
+
+    with platform.neuro_at_terminal("attach", name) as terminal:
+        terminal.wait_for("tick")
+        terminal.type("\x10\x11")  # Ctrl-P Ctrl-Q
+        terminal.wait()
+
+    assert platform.job(name).status == "running"
+
+
 def test_attach_to_a_job_that_was_killed_ends(platform: Platform, name: str) -> None:
     platform.start_job("sh -c 'while :; do echo tick; sleep 0.2; done'", name=name)
 

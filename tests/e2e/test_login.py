@@ -75,7 +75,7 @@ def test_login_with_a_wrong_token_is_a_failure(newcomer: Project, tmp_path: Path
     user.fails("ps", says="could not list the jobs")
 
 
-# The older client waits a minute for an answer, whatever became of its browser, as in the test above.
+# The older client waits for an answer whatever became of its browser: see the test above.
 @only_with(APOLO)
 def test_login_without_a_browser_is_a_failure(newcomer: Project) -> None:
     environment = {**newcomer.env, "BROWSER": "/nowhere/browser"}
