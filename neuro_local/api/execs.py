@@ -29,6 +29,9 @@ from .streams import (
     websocket,
 )
 
+# How long a terminal may take to read the end of its input. Seconds.
+LET_GO = 1.0
+
 
 async def exec_(request: web.Request) -> web.WebSocketResponse:
     job = jobs.find(request)
@@ -47,7 +50,15 @@ async def exec_(request: web.Request) -> web.WebSocketResponse:
         await relay(process, framed(socket, wanted))
         code = await process.wait()
         await socket.send_bytes(bytes([EXIT]) + json.dumps({"exit_code": code}).encode())
+    await let_go(process)
     return socket
+
+
+async def let_go(process: Process) -> None:
+    """End the input of a process whose client may have left: nobody else could, and what only
+    reads or writes then ends. One that does neither goes on, as on the platform."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.close_stdin(), LET_GO)
 
 
 class LegacyExec:
@@ -70,6 +81,14 @@ class LegacyExec:
     @property
     def running(self) -> bool:
         return self.exit_code is None
+
+    async def end(self) -> None:
+        """Wait until the process has ended, and then a moment for the client's first look."""
+        assert self.process is not None
+        code = await self.process.wait()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.inspected.wait(), self.INSPECT_WAIT)
+        self.exit_code = code
 
     def payload(self) -> Dict[str, object]:
         return {
@@ -113,10 +132,10 @@ async def legacy_exec_start(request: web.Request) -> web.WebSocketResponse:
     started.process = process
     async with websocket(request, legacy_input(process, detachable=False)) as socket:
         await relay(process, framed(socket))
-        code = await process.wait()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(started.inspected.wait(), LegacyExec.INSPECT_WAIT)
-        started.exit_code = code
+        await started.end()
+    await let_go(process)
+    if started.running:  # the client left earlier, and may still ask
+        await started.end()
     return socket
 
 

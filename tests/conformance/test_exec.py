@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, List
 from urllib.parse import quote
 
 import pytest
-from e2e.platform import Job
+from e2e.platform import Job, processes_with
 
 from .conftest import has_error
 from .wire import BINARY, PING, PONG, TEXT, Frame, RawSocket, Server
@@ -181,6 +183,31 @@ async def test_request_that_is_no_websocket_starts_nothing(
     assert has_error(older_refused, 400, "only takes WebSockets")
     async with server.websocket(newer(job, "ls /tmp/started")) as socket:
         assert exit_of(await socket.until_closed()) == 2
+
+
+@pytest.mark.parametrize("command", ["cat - -- {mark}", "yes {mark}", "tail -f - {mark}"])
+@pytest.mark.parametrize("tty", [0, 1])
+@pytest.mark.parametrize("generation", ["newer", "older"])
+async def test_process_whose_client_has_left_loses_its_streams(
+    server: Server, sleeper: Job, tmp_path: Path, command: str, tty: int, generation: str
+) -> None:
+    mark = f"mark-of-{tmp_path.name}"
+    command = command.format(mark=mark)
+    target = newer(sleeper, command, tty=tty)
+    if generation == "older":
+        exec_id = await create(server, sleeper, command, tty=bool(tty))
+        target = f"{older(sleeper)}/{exec_id}/exec_start"
+
+    async with server.websocket(target):
+        while not processes_with(mark):
+            await asyncio.sleep(0.01)
+
+    while processes_with(mark):
+        await asyncio.sleep(0.01)
+    if generation == "older":
+        assert (await inspect(server, sleeper, exec_id))["running"] is True  # its first look
+        while (await inspect(server, sleeper, exec_id))["running"]:
+            await asyncio.sleep(0.01)
 
 
 # The older client: create, start, inspect, and inspect again
