@@ -8,6 +8,7 @@ ticket or cookie of ours is ever passed on to a job.
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import Dict, Optional, Union
 
@@ -55,7 +56,7 @@ class JobConnector(aiohttp.BaseConnector):
 class Page:
     """The published page of one job."""
 
-    port: int
+    listener: socket.socket
     admission: Admission
     runner: web.ServerRunner
     session: aiohttp.ClientSession
@@ -82,15 +83,18 @@ class Ingress:
         )
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, HOST, 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        self._pages[job.id] = Page(port, admission, runner, session)
+        listener = socket.create_server((HOST, 0))
+        await web.SockSite(runner, listener).start()
+        self._pages[job.id] = Page(listener, admission, runner, session)
 
     async def withdraw(self, job_id: str) -> None:
         """Close the job's port. Repeatable."""
         page = self._pages.pop(job_id, None)
         if page is not None:
+            # A connection that is accepted in the moment in which its server closes would stay
+            # open, unanswered (python/cpython#109564): none comes any more, the last has its turn.
+            asyncio.get_running_loop().remove_reader(page.listener)
+            await asyncio.sleep(0)
             await page.session.close()
             await page.runner.cleanup()
 
@@ -99,7 +103,8 @@ class Ingress:
         page = self._pages.get(job.id)
         if page is None:
             return None
-        address = URL.build(scheme="http", host=HOST, port=page.port, path="/")
+        port = page.listener.getsockname()[1]
+        address = URL.build(scheme="http", host=HOST, port=port, path="/")
         return str(page.admission.invite(address))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import AsyncIterator, Dict, Tuple, cast
 
 import aiohttp
@@ -364,6 +365,25 @@ async def test_page_of_a_job_that_does_not_listen_yet_tries_again(
 
     assert answer.status == 502
     assert 'http-equiv="refresh"' in text and "port 80" in text
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_page_that_is_withdrawn_while_one_connects_leaves_nobody_waiting(
+    ingress: Ingress, turns: int
+) -> None:
+    await ingress.publish(job(auth=False), cast(Task, Reachable(1)))
+    port = URL(str(ingress.url(job()))).port
+    with socket.create_connection(("127.0.0.1", port)) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        for _ in range(turns):  # of the server's loop: accepted, connected, read, answered
+            await asyncio.sleep(0)
+
+        await ingress.withdraw("job-1")
+
+        await asyncio.sleep(0.01)
+        browser.settimeout(0.5)
+        with suppress(ConnectionResetError):
+            browser.recv(100)  # an answer or the end: no TimeoutError
 
 
 async def test_withdrawn_page_has_no_address_and_no_port(page: URL, ingress: Ingress) -> None:
