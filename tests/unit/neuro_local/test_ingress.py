@@ -372,7 +372,7 @@ async def test_page_that_is_withdrawn_while_one_connects_leaves_nobody_waiting(
     ingress: Ingress, turns: int
 ) -> None:
     await ingress.publish(job(auth=False), cast(Task, Reachable(1)))
-    port = URL(str(ingress.url(job()))).port
+    port = URL(str(ingress.url(job()))).port or 0
     with socket.create_connection(("127.0.0.1", port)) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         for _ in range(turns):  # of the server's loop: accepted, connected, read, answered
