@@ -23,7 +23,9 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from ..errors import InvalidRequest, NeuroLocalError, NotFound, StorageError
-from ..services.storage import FileStatus, Removed, StorageService, decode_path
+from ..services.paths import decode_path
+from ..services.removal import Removed
+from ..services.storage import FileStatus, StorageService
 from .keys import STORAGE
 
 T = TypeVar("T")

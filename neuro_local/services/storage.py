@@ -7,7 +7,6 @@ the machine included. So every path is walked component by component from the ro
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import shutil
@@ -21,29 +20,19 @@ from typing import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Generator,
     Iterator,
     List,
-    Optional,
-    ParamSpec,
     Tuple,
-    TypeVar,
 )
-from urllib.parse import unquote
 
-from ..errors import InvalidRequest, NeuroLocalError, NotFound, StorageError
+from ..errors import InvalidRequest, NotFound
+from .descriptors import FOLDER_FLAGS, LINK_REFUSED, make_folder, open_file, step
+from .paths import StoragePath, decode_path, refusals
+from .removal import Removed, remove_tree
+from .threads import in_batches, in_thread
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-ENTRIES_AT_ONCE = 256
 BYTES_AT_ONCE = 1024 * 1024
-
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# Without O_NONBLOCK, opening a named pipe that a job has made would wait for ever.
-_FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK
-_LINK_REFUSED = "Symbolic links are not followed"
 
 
 @dataclass(frozen=True)
@@ -57,35 +46,10 @@ class FileStatus:
 
 
 @dataclass(frozen=True)
-class Removed:
-    path: str
-    is_dir: bool
-
-
-@dataclass(frozen=True)
 class DiskUsage:
     total: int
     used: int
     free: int
-
-
-@dataclass(frozen=True)
-class StoragePath:
-    """`shown` is what the client wrote, `parts` lead there from the root."""
-
-    shown: str
-    parts: Tuple[str, ...]
-
-    @property
-    def parent(self) -> Tuple[str, ...]:
-        return self.parts[:-1]
-
-    @property
-    def name(self) -> str:
-        return self.parts[-1]
-
-    def __truediv__(self, name: str) -> StoragePath:
-        return StoragePath(f"{self.shown.rstrip('/')}/{name}", (*self.parts, name))
 
 
 class StoredFile:
@@ -101,8 +65,8 @@ class StoredFile:
         position = span.start
         while position < span.stop:
             wanted = min(BYTES_AT_ONCE, span.stop - position)
-            with _refusals(self._where):
-                piece = await _in_thread(os.pread, self._file.fileno(), wanted, position)
+            with refusals(self._where):
+                piece = await in_thread(os.pread, self._file.fileno(), wanted, position)
                 if not piece:
                     raise OSError(errno.EIO, "The file became shorter while it was read")
             yield piece
@@ -145,32 +109,32 @@ class StorageService:
         folder for a link in between is beyond what this check can see.
         """
         where = self._parse(uri_path)
-        with _refusals(where):
+        with refusals(where):
             try:
                 mode = self._lstat(where).st_mode
             except FileNotFoundError:
                 self._make_folders(where)
             else:
                 if stat.S_ISLNK(mode):
-                    raise OSError(errno.ELOOP, _LINK_REFUSED)
+                    raise OSError(errno.ELOOP, LINK_REFUSED)
                 if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                     raise OSError(errno.EINVAL, "Neither a folder nor a regular file")
         return self._root.joinpath(*where.parts)
 
     async def stat(self, path: str) -> FileStatus:
         where = self._parse(path)
-        with _refusals(where):
-            return _file_status(where.shown, await _in_thread(self._lstat, where))
+        with refusals(where):
+            return _file_status(where.shown, await in_thread(self._lstat, where))
 
     def list(self, path: str) -> AsyncGenerator[List[FileStatus], None]:
         """Batches of entries in no particular order."""
-        return _in_batches(self._scan(self._parse(path)))
+        return in_batches(self._scan(self._parse(path)))
 
     @asynccontextmanager
     async def open(self, path: str) -> AsyncIterator[StoredFile]:
         where = self._parse(path)
-        with _refusals(where):
-            file = await _in_thread(self._open_file, where, "r")
+        with refusals(where):
+            file = await in_thread(self._open_file, where, "r")
         try:
             yield StoredFile(where, file)
         finally:
@@ -179,22 +143,22 @@ class StorageService:
     async def create(self, path: str, pieces: AsyncIterable[bytes]) -> None:
         """Empties an existing file at once; missing parent folders are made."""
         where = self._parse(path)
-        with _refusals(where):
-            file = await _in_thread(self._open_file, where, "w", make_parents=True)
+        with refusals(where):
+            file = await in_thread(self._open_file, where, "w", make_parents=True)
         await _fill(where, file, pieces)
 
     async def write(self, path: str, offset: int, pieces: AsyncIterable[bytes]) -> None:
         """Overwrites from `offset` on; what lies behind the last piece stays."""
         where = self._parse(path)
-        with _refusals(where):
-            file = await _in_thread(self._open_file, where, "r+")
+        with refusals(where):
+            file = await in_thread(self._open_file, where, "r+")
             file.seek(offset)
         await _fill(where, file, pieces)
 
     async def make_folders(self, path: str) -> None:
         where = self._parse(path)
-        with _refusals(where):
-            await _in_thread(self._make_folders, where)
+        with refusals(where):
+            await in_thread(self._make_folders, where)
 
     def remove(self, path: str, *, recursive: bool) -> AsyncGenerator[List[Removed], None]:
         """Batches of what is gone; nothing is removed before they are asked for.
@@ -202,18 +166,18 @@ class StorageService:
         The root and the home folder are emptied but kept: clients rely on the home folder, and
         running jobs may have it mounted.
         """
-        return _in_batches(self._remove(self._parse(path), recursive))
+        return in_batches(self._remove(self._parse(path), recursive))
 
     async def rename(self, source: str, destination: str) -> None:
         """A file in the way is replaced, as is an empty folder by a folder."""
         old, new = self._parse(source), self._parse(destination)
-        with _refusals(old):
-            await _in_thread(self._rename, old, new)
+        with refusals(old):
+            await in_thread(self._rename, old, new)
 
     async def disk_usage(self, path: str) -> DiskUsage:
         where = self._parse(path)
-        with _refusals(where):
-            return await _in_thread(self._disk_usage, where)
+        with refusals(where):
+            return await in_thread(self._disk_usage, where)
 
     def _parse(self, path: str) -> StoragePath:
         names = [name for name in path.split("/") if name]
@@ -228,9 +192,9 @@ class StorageService:
     def _open_root(self) -> Iterator[int]:
         """The root with the home folder in it, even if a job or a user has just deleted them."""
         self._root.mkdir(parents=True, exist_ok=True)
-        root = os.open(self._root, _FOLDER_FLAGS)
+        root = os.open(self._root, FOLDER_FLAGS)
         try:
-            _make_folder(root, self._home)
+            make_folder(root, self._home)
             yield root
         finally:
             os.close(root)
@@ -242,8 +206,8 @@ class StorageService:
             try:
                 for name in parts:
                     if make:
-                        _make_folder(folder, name)
-                    deeper = _step(folder, name)
+                        make_folder(folder, name)
+                    deeper = step(folder, name)
                     os.close(folder)
                     folder = deeper
                 yield folder
@@ -254,7 +218,7 @@ class StorageService:
         if not where.parts:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with self._open_folder(where.parent, make=make_parents) as parent:
-            return _open_file(parent, where.name, mode)
+            return open_file(parent, where.name, mode)
 
     def _lstat(self, where: StoragePath) -> os.stat_result:
         with self._open_folder(where.parent) as parent:
@@ -263,7 +227,7 @@ class StorageService:
             return os.stat(where.name, dir_fd=parent, follow_symlinks=False)
 
     def _scan(self, where: StoragePath) -> Generator[FileStatus, None, None]:
-        with _refusals(where), self._open_folder(where.parts) as folder:
+        with refusals(where), self._open_folder(where.parts) as folder:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     with suppress(FileNotFoundError):
@@ -272,47 +236,22 @@ class StorageService:
     def _make_folders(self, where: StoragePath) -> None:
         with self._open_folder(where.parent, make=True) as parent:
             if where.parts:
-                _make_folder(parent, where.name)
+                make_folder(parent, where.name)
                 mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
                 if not stat.S_ISDIR(mode):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def _remove(self, where: StoragePath, recursive: bool) -> Generator[Removed, None, None]:
-        with _refusals(where):
+        with refusals(where):
             if not recursive and stat.S_ISDIR(self._lstat(where).st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             with self._open_folder(where.parent) as parent:
                 if where.parts:
-                    yield from self._remove_tree(parent, where)
+                    yield from remove_tree(parent, where, keep=(self._home,))
                     return
                 for name in os.listdir(parent):
                     with suppress(NotFound):  # a running job may have been quicker
-                        yield from self._remove_tree(parent, where / name)
-
-    def _remove_tree(self, parent: int, top: StoragePath) -> Generator[Removed, None, None]:
-        """Depth first, with a stack of our own: a tree may be deeper than Python's."""
-        stack = _unlink_or_enter(parent, top)
-        if not stack:
-            yield Removed(top.shown, is_dir=False)
-        try:
-            while stack:
-                folder = stack[-1]
-                for name in folder.names:
-                    child = folder.where / name
-                    with suppress(NotFound):  # a running job may have been quicker
-                        entered = _unlink_or_enter(folder.descriptor, child)
-                        stack += entered
-                        if entered:
-                            break
-                        yield Removed(child.shown, is_dir=False)
-                else:
-                    os.close(stack.pop().descriptor)
-                    if folder.where.parts != (self._home,):
-                        _remove_folder(stack[-1].descriptor if stack else parent, folder.where)
-                        yield Removed(folder.where.shown, is_dir=True)
-        finally:
-            for folder in stack:
-                os.close(folder.descriptor)
+                        yield from remove_tree(parent, where / name, keep=(self._home,))
 
     def _rename(self, old: StoragePath, new: StoragePath) -> None:
         if not old.parts or not new.parts:
@@ -330,92 +269,12 @@ class StorageService:
         return DiskUsage(total=usage.total, used=usage.used, free=usage.free)
 
 
-def decode_path(raw: str) -> str:
-    """Percent-decodes a URL's path; a name with an encoded slash in it is refused."""
-    names = [unquote(name, errors="surrogateescape") for name in raw.split("/")]
-    for name in names:
-        if "/" in name:
-            raise InvalidRequest(f"{name!r} cannot be a name in storage: it contains a slash.")
-    return "/".join(names)
-
-
-@contextmanager
-def _refusals(where: StoragePath) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFound(f"{where.shown!r} does not exist in storage.") from error
-    except OSError as error:
-        code = error.errno or errno.EIO
-        raise StorageError(f"{where.shown!r}: {error.strerror or error}.", code) from error
-
-
-def _make_folder(parent: int, name: str) -> None:
-    with suppress(FileExistsError):
-        os.mkdir(name, dir_fd=parent)
-
-
-@dataclass(frozen=True)
-class _Entered:
-    """A folder whose entries are being removed; `names` are those still there."""
-
-    where: StoragePath
-    descriptor: int
-    names: Iterator[str]
-
-
-def _unlink_or_enter(parent: int, where: StoragePath) -> List[_Entered]:
-    """Remove what is no folder; return the folder, opened, if it is one."""
-    with _refusals(where):
-        mode = os.stat(where.name, dir_fd=parent, follow_symlinks=False).st_mode
-        if not stat.S_ISDIR(mode):
-            os.unlink(where.name, dir_fd=parent)
-            return []
-        folder = _step(parent, where.name)
-        return [_Entered(where, folder, iter(os.listdir(folder)))]
-
-
-def _remove_folder(parent: int, where: StoragePath) -> None:
-    with _refusals(where), suppress(FileNotFoundError):
-        os.rmdir(where.name, dir_fd=parent)
-
-
-def _step(folder: int, name: str) -> int:
-    try:
-        return os.open(name, _FOLDER_FLAGS, dir_fd=folder)
-    except OSError as error:
-        # Linux reports a link as ENOTDIR, macOS as ELOOP.
-        if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(folder, name):
-            raise NotADirectoryError(errno.ENOTDIR, _LINK_REFUSED) from None
-        raise
-
-
-def _is_link(folder: int, name: str) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-
-
-def _open_file(folder: int, name: str, mode: str) -> FileIO:
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | _FILE_FLAGS, 0o666, dir_fd=folder)
-
-    try:
-        file = FileIO(name, mode, opener=opener)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, _LINK_REFUSED) from None
-        raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return file
-
-
 async def _fill(where: StoragePath, file: FileIO, pieces: AsyncIterable[bytes]) -> None:
     """Writes each piece as it comes, so an interrupted upload leaves what had arrived."""
     try:
         async for piece in pieces:
-            with _refusals(where):
-                await _in_thread(_write_all, file, piece)
+            with refusals(where):
+                await in_thread(_write_all, file, piece)
     finally:
         file.close()
 
@@ -435,40 +294,3 @@ def _file_status(path: str, status: os.stat_result) -> FileStatus:
     is_dir = stat.S_ISDIR(status.st_mode)
     size = 0 if is_dir else status.st_size
     return FileStatus(path, is_dir=is_dir, size=size, modified=int(status.st_mtime))
-
-
-async def _in_batches(items: Generator[T, None, None]) -> AsyncGenerator[List[T], None]:
-    """Runs a blocking generator in threads; hands out what came before an error first."""
-    try:
-        while True:
-            batch, error = await _in_thread(_take, items)
-            if batch:
-                yield batch
-            if error is not None:
-                raise error
-            if len(batch) < ENTRIES_AT_ONCE:
-                return
-    finally:
-        items.close()
-
-
-def _take(items: Iterator[T]) -> Tuple[List[T], Optional[NeuroLocalError]]:
-    batch: List[T] = []
-    try:
-        for item in items:
-            batch.append(item)
-            if len(batch) == ENTRIES_AT_ONCE:
-                break
-    except NeuroLocalError as error:
-        return batch, error
-    return batch, None
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Never leaves the thread behind: a cancelled caller still waits before it closes a file."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise

@@ -8,8 +8,10 @@ from typing import AsyncIterator, List, Tuple
 import pytest
 
 from neuro_local.errors import InvalidRequest, NotFound, StorageError
-from neuro_local.services import storage as storage_module
-from neuro_local.services.storage import FileStatus, Removed, StorageService, decode_path
+from neuro_local.services.paths import decode_path
+from neuro_local.services.removal import Removed
+from neuro_local.services.storage import FileStatus, StorageService
+from neuro_local.services.threads import ENTRIES_AT_ONCE
 
 ESCAPING_OPERATIONS = [
     "stat",
@@ -461,7 +463,7 @@ async def test_listing_is_complete_over_batches(
     batches = [batch async for batch in service.list("/user/many")]
 
     assert {entry.path for batch in batches for entry in batch} == {str(n) for n in range(count)}
-    assert all(1 <= len(batch) <= storage_module.ENTRIES_AT_ONCE for batch in batches)
+    assert all(1 <= len(batch) <= ENTRIES_AT_ONCE for batch in batches)
 
 
 async def test_a_listing_given_up_closes_the_folder(service: StorageService, root: Path) -> None:
