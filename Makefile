@@ -28,7 +28,7 @@ test:  ## run every test: unit and end to end
 	@$(MAKE) --no-print-directory --jobs=2 _tested_with
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
-test_slow: $(VENV)/.dev  ## run the tests that take long: faults and load, again and again
+test_slow: $(VENV)/.dev $(VENV)/.neuromation  ## run the tests that take long: faults and load, again and again
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup tests/slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check format, style and types; writes nothing
