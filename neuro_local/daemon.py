@@ -96,6 +96,8 @@ def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
     cannot. Raises UsageError or EngineUnavailable."""
     server_logger.addFilter(_is_no_quotation)
     _allow_many_files()
+    if sys.version_info < (3, 12):  # later ones need no thread for each job either
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         asyncio.run(_serve(settings, ready_fd))
     except (NeuroLocalError, OSError) as error:  # a full disk among them
