@@ -26,6 +26,9 @@ DETACH_KEYS = b"\x10\x11"
 # Sides of a terminal that the kernel can keep. Character cells.
 CELLS = range(1, 2**16)
 
+# Clients send what they have read in one go, kilobytes; this is a hundred times as much. Bytes.
+LONGEST_FRAME = 2**24
+
 # What a client may have sent and the process not yet read. Bytes; then the client has to wait,
 # and its pings with it.
 UNREAD = 2**20
@@ -53,7 +56,7 @@ async def websocket(
     False, the body is cancelled. In the end the socket is closed, with the handshake that tells
     that the client has read everything. An error of the body only closes it too, with a code for
     that: it is too late for an answer in HTTP."""
-    socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=0)
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=LONGEST_FRAME)
     await socket.prepare(request)
     body = asyncio.current_task()
     assert body is not None

@@ -150,6 +150,12 @@ async def test_ping_is_answered_while_the_process_reads_nothing(
         assert await socket.frame() == Frame(PONG, b"are you there")
 
 
+async def test_terminal_with_two_outputs_is_refused(server: Server, sleeper: Job) -> None:
+    target = f"/monitoring/jobs/{sleeper.id}/exec?cmd=ls&tty=1&stdin=1&stdout=1&stderr=1"
+
+    assert has_error(await server.refusal(target), 400, "a terminal has one output")
+
+
 @pytest.mark.real_server
 async def test_exec_in_an_ended_job_is_404(server: Server, finished: Job) -> None:
     assert has_error(await server.refusal(newer(finished, "ls")), 404, "is not running")

@@ -131,7 +131,6 @@ async def test_save_tells_its_steps_in_order(server: Server, sleeper: Job, path:
     assert all("error" not in step for step in steps)
 
 
-@pytest.mark.real_server
 async def test_save_of_an_ended_job_is_a_line_with_the_reason(
     server: Server, finished: Job
 ) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Callable, List
+from typing import Callable, Dict, List
 
 import pytest
 from e2e.platform import Job, Platform
 
 from .conftest import has_error, open_files, unchunked
-from .wire import BINARY, PING, PONG, TEXT, Frame, Server
+from .wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, Server
 
 # Answers to a line of input on both streams, far enough apart to keep their order.
 ANSWERING = """sh -c 'read x; echo "out $x"; sleep 0.2; echo "err $x" >&2; sleep 0.2; exit 5'"""
@@ -82,7 +82,6 @@ async def test_log_has_bytes_that_are_no_text(
         assert await socket.payload() == b"\0\xff\1"
 
 
-@pytest.mark.real_server
 async def test_log_with_timestamps_has_one_before_each_line(server: Server, finished: Job) -> None:
     target = at(finished, "log_ws?timestamps=true&separator=---&debug=true")
 
@@ -93,7 +92,6 @@ async def test_log_with_timestamps_has_one_before_each_line(server: Server, fini
     assert re.fullmatch(f"{stamp} said", said) and re.fullmatch(f"{stamp} complained", complained)
 
 
-@pytest.mark.real_server
 @pytest.mark.parametrize(
     "since, expected",
     [("2020-01-01T00:00:00%2B00:00", b"said\ncomplained\n"), ("2120-01-01T00:00:00Z", b"")],
@@ -227,8 +225,9 @@ async def test_newer_attach_to_an_ended_job_is_404(server: Server, finished: Job
 
 @pytest.mark.real_server
 async def test_terminal_with_two_outputs_is_refused(server: Server, sleeper: Job) -> None:
-    for path in ("attach?tty=1&stdin=1&stdout=1&stderr=1", "exec?cmd=ls&tty=1&stdout=1&stderr=1"):
-        assert has_error(await server.refusal(at(sleeper, path)), 400, "a terminal has one output")
+    answer = await server.refusal(at(sleeper, "attach?tty=1&stdin=1&stdout=1&stderr=1"))
+
+    assert has_error(answer, 400, "a terminal has one output")
 
 
 @pytest.mark.real_server
@@ -338,7 +337,6 @@ async def test_size_that_no_terminal_has_is_refused(
 # Sockets in general
 
 
-@pytest.mark.real_server
 @pytest.mark.parametrize("path", ["log_ws", NEW_ATTACH, OLD_ATTACH])
 async def test_ping_is_answered(server: Server, sleeper: Job, path: str) -> None:
     async with server.websocket(at(sleeper, path)) as socket:
@@ -360,6 +358,33 @@ async def test_frames_that_mean_nothing_are_ignored(
             await socket.send(b"\4" + size.encode())
         await socket.send(b"still there", PING)
         assert await socket.frame() == Frame(PONG, b"still there")
+
+
+@pytest.mark.parametrize("path", ["log_ws", NEW_ATTACH, OLD_ATTACH])
+async def test_frame_that_no_client_sends_is_not_waited_for(
+    server: Server, sleeper: Job, path: str
+) -> None:
+    async with server.websocket(at(sleeper, path)) as socket:
+        await socket.wire.send(bytes([0x80 | BINARY, 0x80 | 127]) + (2**30).to_bytes(8, "big"))
+
+        assert await socket.frame() == Frame(CLOSE, (1009).to_bytes(2, "big"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Sec_WebSocket_Version": "12"},
+        {"Sec_WebSocket_Key": "short"},
+        {"Upgrade": "h2c"},
+        {"Connection": "close"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["log_ws", NEW_ATTACH, "exec?cmd=ls&tty=0&stdin=1"])
+async def test_handshake_that_is_none_is_refused(
+    server: Server, sleeper: Job, path: str, header: Dict[str, str]
+) -> None:
+    assert has_error(await server.refusal(at(sleeper, path), **header), 400, "")
 
 
 @pytest.mark.parametrize("path", ["log_ws", NEW_ATTACH, OLD_ATTACH, "exec?cmd=ls&tty=0&stdin=1"])
