@@ -7,8 +7,8 @@ import unicodedata
 
 # The answers arrive as data: `tojson` escapes what could end the string or the file.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-# With --no-input cookiecutter takes answers for templates: this is what they were before (2.6 and
-# newer say so).
+# With --no-input cookiecutter takes answers for templates: this is what they were before. Versions
+# before 2.2 do not say; the default of the slug is a template itself.
 GIVEN = json.loads(r"""{{ _cookiecutter | default({}) | tojson }}""")
 
 # The platform's rule for job names, 40 characters at most; the longest prefix is `tensorboard-`.
@@ -66,18 +66,9 @@ def refusals(answers):
             yield f"{question} {answers[question]!a} {rule}, for example {example!r}."
 
 
-def given():
-    """The answers before cookiecutter rendered them; the slug only where it is no template."""
-    slug_is_template = "{{ '{{' }}" in str(GIVEN.get("project_slug", ""))
-    return {
-        question: answer
-        for question, answer in GIVEN.items()
-        if not (question == "project_slug" and slug_is_template)
-    }
-
-
 def main():
-    problems = list(refusals(ANSWERS)) or list(refusals(given()))
+    given = {question: GIVEN[question] for question in GIVEN if question != "project_slug"}
+    problems = list(refusals(given)) or list(refusals(ANSWERS))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -135,6 +135,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",
             timeout=60,
         )
         return Result(done.returncode, done.stdout, done.stderr, self.calls())
