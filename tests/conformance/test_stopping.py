@@ -1,0 +1,61 @@
+"""The server stops in good time whatever its clients are at, and hangs up on each of them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import Iterator
+
+import pytest
+from e2e.platform import Platform
+
+from .test_slow_clients import unread
+from .test_transfers import GIB
+from .wire import Server
+
+# Seconds. Jobs are given five of them to end by themselves.
+PATIENCE = 15.0
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    platform = Platform(tmp_path_factory.mktemp("stopping"))
+    platform.up()
+    yield platform
+    platform.down()
+
+
+async def test_server_stops_though_its_clients_go_on(own: Platform) -> None:
+    server = Server(int(own.url.rpartition(":")[2]), own.token)
+    job = own.start_job("sleep 600")
+    with own.storage("large").open("wb") as file:
+        file.truncate(5 * GIB)
+    monitoring = f"/monitoring/jobs/{job.id}"
+
+    async with AsyncExitStack() as stack:
+        wires = [
+            (await stack.enter_async_context(server.websocket(f"{monitoring}/{path}"))).wire
+            for path in (
+                "log_ws",
+                "attach?tty=0&stdin=1&stdout=1&stderr=1",
+                "attach?stdin=1&stdout=1&stderr=1&logs=1",
+                "exec?cmd=cat&tty=0&stdin=1&stdout=1&stderr=1",
+            )
+        ]
+        download = await stack.enter_async_context(unread(server))
+        await download.send(server.head("GET", "/storage/user/large?op=OPEN"))
+        upload = await stack.enter_async_context(server.connected())
+        length = {"Content-Length": "1000"}
+        await upload.send(server.head("PUT", "/storage/user/half?op=CREATE", length) + b"half")
+        idle = await stack.enter_async_context(server.connected())
+        log = await stack.enter_async_context(server.connected())
+        await log.send(server.head("GET", f"{monitoring}/log"))
+
+        began = time.monotonic()
+        own.down()
+
+        assert time.monotonic() - began < PATIENCE
+        for wire in (*wires, upload, idle, log):
+            await wire.rest()
+    assert b"Traceback" not in (own.state / "server.log").read_bytes()
+    assert own.storage("half").read_bytes() == b"half"
