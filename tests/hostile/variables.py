@@ -88,7 +88,7 @@ class Variable:
         return self.name
 
 
-def _splits(command: str) -> bool:
+def splits(command: str) -> bool:
     """Does it split as shell words, at least one? The rule of the platform."""
     try:
         return bool(shlex.split(command)) and bool(command.strip(" \t\r\v\f"))
@@ -128,7 +128,7 @@ VARIABLES = (
         [LINE_BREAK, BAD_COMMAND],
         start="--note ",
         becomes=lambda value: f"{TRAIN} {value}" if value else TRAIN,
-        fits=lambda value: "\n" not in value and _splits(f"{TRAIN} {value}"),
+        fits=lambda value: "\n" not in value and splits(f"{TRAIN} {value}"),
     ),
     Variable(
         "TRAIN_CMD",
@@ -136,7 +136,7 @@ VARIABLES = (
         _TRAINING,
         [LINE_BREAK, BAD_COMMAND],
         start="--note ",
-        fits=lambda value: "\n" not in value and _splits(value),
+        fits=lambda value: "\n" not in value and splits(value),
     ),
     Variable(
         "PROJECT_STORAGE",
@@ -217,7 +217,7 @@ class Calling:
         """Refused, or split into words as a shell does and handed to the program."""
         command = f"{TRAIN} {value}"
         result = self.make("train_local", "TRAIN_ARGS", value, by_environment=True)
-        if "\n" in value or not _splits(command):
+        if "\n" in value or not splits(command):
             assert result.code != 0
             assert any(sentence in result.err for sentence in (LINE_BREAK, BAD_COMMAND))
         else:
