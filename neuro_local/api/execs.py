@@ -29,6 +29,9 @@ from .streams import (
     websocket,
 )
 
+# Ended execs that can still be inspected.
+KEPT = 100
+
 # How long a terminal may take to read the end of its input. Seconds.
 LET_GO = 1.0
 
@@ -105,6 +108,16 @@ class LegacyExec:
 EXECS: web.AppKey[Dict[Tuple[str, str], LegacyExec]] = web.AppKey("EXECS", dict)
 
 
+def forget_ended(request: web.Request) -> None:
+    """Forget all but the last execs that have ended: a client asks until it has seen the end."""
+    execs = request.app[EXECS]
+    ids = {job_id for job_id, _ in execs}
+    gone = {job_id for job_id in ids if request.app[JOBS].get(job_id).is_finished}
+    ended = [key for key, known in execs.items() if not known.running or key[0] in gone]
+    for key in ended[:-KEPT]:
+        del execs[key]
+
+
 async def legacy_exec_create(request: web.Request) -> web.Response:
     body = await jobs.read_json(request)
     if not isinstance(body, dict) or "command" not in body:
@@ -113,9 +126,7 @@ async def legacy_exec_create(request: web.Request) -> web.Response:
     job = jobs.find(request)
     jobs.find_running(request)
     execs = request.app[EXECS]
-    # The client inspects an exec after its end; those of jobs that ended nobody asks for.
-    for key in [key for key in execs if request.app[JOBS].get(key[0]).is_finished]:
-        del execs[key]
+    forget_ended(request)
     created = LegacyExec(job, command, bool(body.get("tty")))
     execs[job.id, created.id] = created
     return web.json_response({"job_id": job.id, "exec_id": created.id})

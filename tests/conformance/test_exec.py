@@ -330,6 +330,24 @@ async def test_older_exec_in_an_ended_or_unknown_job_is_400(server: Server, fini
     assert has_error(unknown, 400, "no such job")
 
 
+async def test_older_execs_that_ended_are_forgotten_after_a_hundred(
+    server: Server, sleeper: Job
+) -> None:
+    async def run(exec_id: str) -> None:
+        async with started(server, sleeper, exec_id) as socket:
+            await inspect(server, sleeper, exec_id)
+            await socket.until_closed()
+
+    ids = [await create(server, sleeper, "true") for _ in range(102)]
+    for first in range(0, len(ids), 20):
+        await asyncio.gather(*map(run, ids[first : first + 20]))
+    await create(server, sleeper, "true")
+
+    forgotten = await server.ask("GET", f"{older(sleeper)}/{ids[0]}/exec_inspect")
+    assert has_error(forgotten, 400, "no such exec")
+    assert (await inspect(server, sleeper, ids[-1]))["running"] is False
+
+
 async def test_older_exec_of_a_job_that_ended_meanwhile_is_400(
     server: Server, start_job: Callable[..., Job]
 ) -> None:
