@@ -3,6 +3,7 @@
 #   sh scripts/chromium.sh install   install Debian's if there is none and this user may
 # The variable CHROMIUM names another one.
 set -eu
+. "$(dirname "$0")/debian.sh"
 
 find_chromium() {
     for name in ${CHROMIUM:+"$CHROMIUM"} chromium chromium-browser google-chrome google-chrome-stable; do
@@ -17,19 +18,7 @@ find_chromium() {
 }
 
 install_chromium() {
-    [ -z "${CHROMIUM:-}" ] && command -v apt-get >/dev/null || return 1
-    if [ "$(id -u)" = 0 ]; then
-        as_root=
-    elif sudo -n true 2>/dev/null; then
-        as_root='sudo -n'
-    else
-        return 1
-    fi
-    echo 'Installing chromium for the browser tests (once; about a minute)'
-    $as_root apt-get update --quiet=2 &&
-        $as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install --quiet=2 --yes --no-install-recommends chromium >/dev/null &&
-        find_chromium >/dev/null
+    [ -z "${CHROMIUM:-}" ] && install_debian chromium 'the browser tests' && find_chromium >/dev/null
 }
 
 case ${1:-} in

@@ -31,7 +31,7 @@ def test_thousands_of_answers(rendering: Rendering, question: str) -> None:
 
 @pytest.mark.parametrize("variable", VARIABLES, ids=str)
 def test_hundreds_of_values(calling: Calling, variable: Variable) -> None:
-    explore(500, calling.holds, **strategies(variable))
+    explore(500, calling.holds, (), **strategies(variable))
 
 
 def test_hundreds_of_lists(installing: Installing) -> None:
