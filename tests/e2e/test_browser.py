@@ -133,7 +133,7 @@ def check_options(project: Project) -> None:
     job = project.job("jupyter")
     makefile = (project.path / "Makefile").read_text()
     command = re.search(r"-m jupyterlab (.*)'", makefile)
-    token = re.search(r"NO_TOKEN = (.*)", makefile)
+    token = re.search(r"NO_TOKEN = .*,(--.*)", makefile)
     assert command and token
     used = set(re.findall(r"--[\w.-]+", command[1] + token[1]))
     assert "--no-browser" in used and "--IdentityProvider.token" in used
