@@ -149,6 +149,12 @@ def test_a_hostile_name_is_only_text(bake: Callable[..., Project], name: str) ->
     assert not list(project.path.rglob("canary*"))
 
 
+def test_markdown_in_a_name_is_shown_as_it_is(bake: Callable[..., Project]) -> None:
+    project = bake(project_name="C # ~x~ $y$ *z*", project_slug="my-project")
+
+    assert project.read("README.md").splitlines()[0] == r"# C \# \~x\~ \$y\$ \*z\*"
+
+
 def test_gitignore_is_put_in_place(bake: Callable[..., Project]) -> None:
     project = bake()
 
