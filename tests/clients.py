@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Tuple
 
+from machine import impossible
+
 BIN = Path(sys.executable).parent
 
 # Without them a client reports its use to its makers, and asks PyPI whether it is the newest. The
@@ -35,6 +37,11 @@ class Client:
 
     def __str__(self) -> str:
         return self.package
+
+    def require(self) -> None:
+        """Skip the test where this client could not be installed; on CI fail it."""
+        if not self.program.exists():
+            impossible(f"{self.package} is not installed; `make test` says why")
 
     @property
     def command(self) -> Tuple[str, ...]:

@@ -59,8 +59,7 @@ def lane(item: pytest.Item) -> str:
 def client(request: pytest.FixtureRequest) -> Client:
     """Each of the two clients, one after the other: whatever depends on this is made for each."""
     client: Client = request.param
-    if not client.program.exists():
-        impossible(f"{client.package} is not installed; `make test` says why")
+    client.require()
     return client
 
 

@@ -16,7 +16,6 @@ from typing import Dict, List, Sequence, Set
 import pytest
 from baking import TEMPLATE, Project, Reply, Result, option, options, plant_recorder
 from clients import CLIENTS, Client
-from machine import impossible
 
 EXCLUDED = [
     f"--exclude={line}"
@@ -179,8 +178,7 @@ def known_options(client: Client, command: str, home: Path) -> Set[str]:
 @pytest.mark.parametrize("shell", ["dash"])
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
 def test_both_clients_know_every_option(project: Project, client: Client, tmp_path: Path) -> None:
-    if not client.program.exists():
-        impossible(f"{client.package} is not installed; `make test` says why")
+    client.require()
     runs = Reply("ps --format", out=" job-1 a\n")
     no_stamp(project)
     calls = project.make("setup", replies=[runs]).calls
