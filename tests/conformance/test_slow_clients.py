@@ -17,7 +17,7 @@ from .wire import UPGRADE, Server, Wire
 CONFIG = "/api/v1/config"
 
 # What others may notice of it. Seconds; a machine that is busy with other tests has its pauses.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 
 @asynccontextmanager

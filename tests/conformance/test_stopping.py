@@ -14,7 +14,7 @@ from .test_transfers import GIB
 from .wire import Server
 
 # Seconds. Jobs are given five of them to end by themselves.
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 
 @pytest.fixture
