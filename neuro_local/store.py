@@ -72,7 +72,12 @@ class JobStore:
         return _load(row[0]) if row else None
 
     def select(self, filter: JobFilter, *, newest_first: bool = False) -> Iterator[Job]:
-        """Yield the matching jobs; the name and the statuses are looked up by index."""
+        """Yield the matching jobs, each read when its turn comes.
+
+        The name and the statuses are looked up by index; a tag is looked for in the records as
+        text, so that few need to be parsed that do not have it. Nothing of the database is held
+        between two jobs: who reads slowly is in nobody's way.
+        """
         conditions, values = ["1"], []
         if filter.name is not None:
             conditions.append("name = ?")
@@ -80,13 +85,19 @@ class JobStore:
         if filter.statuses and not self._unwritten:  # those have other ones than the file says
             conditions.append(f"status IN ({','.join('?' * len(filter.statuses))})")
             values.extend(status.value for status in filter.statuses)
+        for tag in filter.tags:
+            conditions.append("instr(record, ?)")
+            values.append(json.dumps(tag))
         query = (
-            f"SELECT record FROM jobs WHERE {' AND '.join(conditions)}"
+            f"SELECT number FROM jobs WHERE {' AND '.join(conditions)}"
             f" ORDER BY number {'DESC' if newest_first else 'ASC'}"
         )
-        jobs = (_load(row[0]) for row in self._db.execute(query, values))
-        jobs = (self._unwritten.get(job.id, job) for job in jobs)
-        return (job for job in jobs if filter.matches(job))
+        for (number,) in self._db.execute(query, values).fetchall():
+            row = self._db.execute("SELECT record FROM jobs WHERE number = ?", (number,)).fetchone()
+            job = _load(row[0])
+            job = self._unwritten.get(job.id, job)
+            if filter.matches(job):
+                yield job
 
     def close(self) -> None:
         try:

@@ -10,7 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Protocol, Sequence, Set
+from typing import Dict, Iterator, Optional, Protocol, Sequence, Set
 
 from ..engines.base import Engine, Mount, Process, Size, Task, TaskSpec
 from ..errors import (
@@ -142,8 +142,9 @@ class JobService:
             raise NotFound(f"no such job {id_or_name}")
         return job
 
-    def select(self, filter: JobFilter, *, newest_first: bool) -> List[Job]:
-        return list(self._store.select(filter, newest_first=newest_first))
+    def select(self, filter: JobFilter, *, newest_first: bool = False) -> Iterator[Job]:
+        """Yield the matching jobs, each as it is when its turn comes."""
+        return self._store.select(filter, newest_first=newest_first)
 
     async def cancel(self, id_or_name: str) -> None:
         """End a job: its status changes at once, its processes follow. Repeatable."""

@@ -8,6 +8,7 @@ from typing import Iterator, List
 
 import pytest
 
+from neuro_local import store as store_module
 from neuro_local.errors import StorageError
 from neuro_local.models import (
     Http,
@@ -149,3 +150,37 @@ def test_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> No
 
     with pytest.raises(StorageError, match="jobs.db' cannot be used"):
         JobStore(tmp_path / "jobs.db")
+
+
+def test_records_are_read_only_as_far_as_they_are_asked_for(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        store.put(job(number, tags=("rare",) if number == 40 else ("usual",)))
+    parsed: List[str] = []
+    load = store_module._load
+
+    def counted(text: str) -> Job:
+        parsed.append(text)
+        return load(text)
+
+    monkeypatch.setattr(store_module, "_load", counted)
+
+    assert next(store.select(JobFilter(), newest_first=True)).id == "job-49"
+    assert len(parsed) == 1
+    assert ids(store, JobFilter(tags=frozenset({"rare"}))) == ["job-40"]
+    assert len(parsed) == 2
+
+
+def test_job_that_changes_while_others_are_read_is_as_it_is_when_its_turn_comes(
+    store: JobStore,
+) -> None:
+    for number in range(3):
+        store.put(job(number))
+    found = store.select(JobFilter(statuses=frozenset({JobStatus.PENDING})))
+    assert next(found).id == "job-0"
+
+    store.put(job(1).moved(Transition(JobStatus.RUNNING, now())))
+    store.put(job(3))
+
+    assert [later.id for later in found] == ["job-2"]
