@@ -104,6 +104,9 @@ class Channel:
             packet, descriptors, _, _ = socket.recv_fds(self._end, 65536, 4)
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            # Init ended with requests unread: Linux says so once, before it gives its last words.
+            return True
         except OSError:
             packet, descriptors = b"", []
         if not packet:
