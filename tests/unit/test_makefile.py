@@ -666,6 +666,20 @@ def test_download_of_notebooks_moves_in_whole_files(project: Project) -> None:
     assert not project.has(".notebooks.new")
 
 
+@pytest.mark.parametrize(
+    "name", ["-n", "a\\c b.ipynb", "$(touch CANARY)", "`touch CANARY`", "a'b\"c", "a\nb", "%s", " "]
+)
+def test_notebooks_of_any_name_are_brought(project: Project, name: str) -> None:
+    create = f"cd .notebooks.new && echo new >./{shlex.quote(name)}"
+
+    result = project.make("download_notebooks", replies=[Reply("cp", sh=create)])
+
+    assert result.code == 0, result.err
+    assert project.read(f"notebooks/{name}") == "new\n"
+    assert f"Brought: {name}\n" in result.out
+    assert not project.has("CANARY") and not project.has("notebooks/CANARY")
+
+
 def test_download_keeps_a_notebook_that_was_saved_meanwhile(project: Project) -> None:
     saved = "echo old > .notebooks.new/demo.ipynb; sleep 0.05; echo saved > notebooks/demo.ipynb"
 
