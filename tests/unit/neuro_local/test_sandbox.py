@@ -129,6 +129,7 @@ async def test_exit_code_comes_before_what_init_has_not_read(engine: SandboxEngi
     await asyncio.sleep(0.1)
 
     signal.pidfd_send_signal(task._handle, signal.SIGCONT)
+    time.sleep(0.5)  # the loop stands still until init has gone
 
     assert await task.main.wait() == 3
     await asyncio.gather(*asking, return_exceptions=True)
