@@ -1,0 +1,163 @@
+"""What a user has in hand when the connection breaks: each operation by its target, where in it a
+fault strikes, and how one sees that it has been completed."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from typing import Dict, List, Tuple
+
+from e2e.conftest import PLAIN_IMAGE
+from e2e.project import Project
+
+from .line import tag
+
+LARGE = 3 * 2**20
+LINES = 20_000
+
+
+class Operation(ABC):
+    """`pattern` finds the exchange that is hit (proxy.py), `span` the bytes of it that may be."""
+
+    target: str
+    pattern: str
+    span: Tuple[int, int]
+    variables: Dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return type(self).__name__.lower()
+
+    def prepare(self, project: Project) -> None:
+        """Bring about what the target needs."""
+
+    def proceed(self, project: Project) -> None:
+        """Let go on what has waited for the target to break."""
+
+    @abstractmethod
+    def check(self, project: Project, said: str) -> None:
+        """Fail unless the target's work is done, and done right."""
+
+
+class Upload(Operation):
+    target = "upload_data"
+    pattern = r"^(PUT|PATCH) /storage/.*large.*op=(CREATE|WRITE)"
+    span = (1, 2**20)
+
+    def prepare(self, project: Project) -> None:
+        project.write("data/large.bin", random.Random(1).randbytes(LARGE))
+        project.write("data/deep/small", "small")
+
+    def check(self, project: Project, said: str) -> None:
+        for name in ("data/large.bin", "data/deep/small"):
+            assert project.storage(name).read_bytes() == (project.path / name).read_bytes()
+
+
+class Download(Operation):
+    target = "download_results"
+    pattern = r"^GET /storage/.*large.*op=OPEN"
+    span = (1, LARGE)
+
+    def prepare(self, project: Project) -> None:
+        project.store("results/large.bin", random.Random(2).randbytes(LARGE))
+        project.store("results/deep/small", "small")
+
+    def check(self, project: Project, said: str) -> None:
+        for name in ("results/large.bin", "results/deep/small"):
+            assert (project.path / name).read_bytes() == project.storage(name).read_bytes()
+
+
+class Setup(Operation):
+    target = "setup"
+    pattern = r"^POST /api/v1/jobs"
+    span = (1, 2500)
+
+    def prepare(self, project: Project) -> None:
+        project.write("requirements/install.sh", "seq 1 300; echo installed >/opt/installed\n")
+
+    def check(self, project: Project, said: str) -> None:
+        assert project.stamp.exists()
+        registry = project.platform.url.removeprefix("http://")
+        job = project.platform.start_job(
+            "sh -c 'sleep 0.5; grep -qx installed /opt/installed'",
+            image=f"{registry}/user/{project.slug}:latest",
+        )
+        project.platform.wait_for(job.id, "succeeded")
+
+
+class Exec(Setup):
+    pattern = r"/exec(_start)?(\?|$)"
+    span = (1, 2000)
+
+
+class Save(Setup):
+    pattern = r"^POST .*/save"
+    span = (1, 800)
+
+
+class Run(Operation):
+    target = "run_training"
+    pattern = r"/attach\?"
+    span = (1, 2000)
+    variables = {
+        "IMAGE": PLAIN_IMAGE,
+        "UPLOAD_CODE": "no",
+        "TRAIN_CMD": "sh -c 'seq 1 1000; sleep 2; echo done >>../results/done'",
+    }
+
+    def prepare(self, project: Project) -> None:
+        project.mark_set_up()
+
+    def check(self, project: Project, said: str) -> None:
+        assert project.job("training").status == "succeeded"
+        assert project.storage("results/done").read_text().endswith("done\n")
+
+
+class Logs(Operation):
+    """The log of a job that runs for as long as the connection may break."""
+
+    target = "logs_training"
+    pattern = r"/log(_ws)?(\?|$)"
+    span = (1, 100_000)
+
+    def prepare(self, project: Project) -> None:
+        wait = "while [ ! -e /tmp/go ]; do sleep 0.1; done"
+        start(project, f"sh -c 'seq 1 {LINES}; {wait}'")
+
+    def proceed(self, project: Project) -> None:
+        job = project.job("training")
+        if job.is_active:
+            project.platform.neuro("exec", "-T", job.id, "touch /tmp/go")
+
+    def check(self, project: Project, said: str) -> None:
+        shown = [line for line in said.splitlines() if line.isdecimal()]
+        assert shown == [str(number) for number in range(1, LINES + 1)]
+
+
+class Kill(Operation):
+    target = "kill_training"
+    pattern = r"^DELETE /api/v1/jobs/"
+    span = (1, 700)
+
+    def prepare(self, project: Project) -> None:
+        start(project, "sleep 600")
+
+    def check(self, project: Project, said: str) -> None:
+        assert not project.job("training").is_active
+
+
+def start(project: Project, command: str) -> None:
+    """Start a training of the project, past the client."""
+    name = f"training-{project.slug}"
+    project.platform.start_job(command, name=name, tags=[tag(project)])
+
+
+OPERATIONS: List[Operation] = [
+    Upload(),
+    Download(),
+    Setup(),
+    Exec(),
+    Save(),
+    Run(),
+    Logs(),
+    Kill(),
+]
