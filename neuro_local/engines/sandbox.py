@@ -230,7 +230,7 @@ class SandboxEngine(Engine):
         async with self._saving:
             try:
                 await asyncio.to_thread(self._layers.save, sandbox.folder, image)
-            finally:  # a layer whose image could not be written down would fill a full disk for good
+            finally:  # else a layer without its image fills a full disk for good
                 used = {layer for task in self._tasks for layer in task.sandbox.image.layers}
                 await asyncio.to_thread(self._layers.collect, used)
 
