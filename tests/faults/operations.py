@@ -69,10 +69,10 @@ class Download(Operation):
 class Setup(Operation):
     target = "setup"
     pattern = r"^POST /api/v1/jobs"
-    span = (1, 2500)
+    span = (1, 1500)
 
     def prepare(self, project: Project) -> None:
-        project.write("requirements/install.sh", "seq 1 300; echo installed >/opt/installed\n")
+        project.write("requirements/install.sh", "seq 1 3000; echo installed >/opt/installed\n")
 
     def check(self, project: Project, said: str) -> None:
         assert project.stamp.exists()
@@ -91,7 +91,7 @@ class Exec(Setup):
 
 class Save(Setup):
     pattern = r"^POST .*/save"
-    span = (1, 800)
+    span = (1, 600)
 
 
 class Run(Operation):
@@ -136,7 +136,7 @@ class Logs(Operation):
 class Kill(Operation):
     target = "kill_training"
     pattern = r"^DELETE /api/v1/jobs/"
-    span = (1, 700)
+    span = (1, 400)
 
     def prepare(self, project: Project) -> None:
         start(project, "sleep 600")
