@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -42,6 +43,9 @@ def move_whole(tree: Path, target: Path) -> None:
 def _sync_file_system(folder: Path) -> None:
     # One call for the whole file system, not one for each of an environment's 40,000 files:
     # measured on ext4 with 3,000 of them, 0.02 s against 2.7 s.
+    if not sys.platform.startswith("linux"):  # only Linux can sync one file system alone
+        os.sync()
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _LIBC.syncfs(descriptor) != 0:
