@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from baking import TEMPLATE, Project, plant_recorder
 from machine import impossible
+
+# A shell that starts `make test &` has SIGINT ignored, and whatever a test starts and interrupts
+# would inherit that. Python's own handler, which no new program keeps, gives them the usual one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
