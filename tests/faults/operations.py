@@ -72,13 +72,15 @@ class Setup(Operation):
     span = (1, 1500)
 
     def prepare(self, project: Project) -> None:
-        project.write("requirements/install.sh", "seq 1 3000; echo installed >/opt/installed\n")
+        # Make asks it here, before any job, whether it likes apt.txt.
+        script = '[ "${1:-}" = check ] || { seq 1 3000; echo installed >/opt/venv/installed; }\n'
+        project.write("requirements/install.sh", script)
 
     def check(self, project: Project, said: str) -> None:
         assert project.stamp.exists()
         registry = project.platform.url.removeprefix("http://")
         job = project.platform.start_job(
-            "sh -c 'sleep 0.5; grep -qx installed /opt/installed'",
+            "sh -c 'sleep 0.5; grep -qx installed /opt/venv/installed'",
             image=f"{registry}/user/{project.slug}:latest",
         )
         project.platform.wait_for(job.id, "succeeded")

@@ -46,8 +46,10 @@ def test_what_was_answered_for_survives_a_power_cut(disk: Disk, tmp_path: Path) 
 
 
 def writing() -> str:
-    return f"mkdir /opt/many; for i in $(seq 1 {FILES}); do echo text $i >/opt/many/$i; done"
+    return (
+        f"mkdir /opt/venv/many; for i in $(seq 1 {FILES}); do echo text $i >/opt/venv/many/$i; done"
+    )
 
 
 def counting() -> str:
-    return "grep -l text /opt/many/* | wc -l"
+    return "grep -l text /opt/venv/many/* | wc -l"

@@ -38,7 +38,9 @@ def test_state_is_whole_whenever_the_server_is_killed(
     for round in range(ROUNDS):
         writer = platform.start_job(f"sh -c '{writing(round)}; sleep 600'")
         files = platform.state / "engine" / "jobs"
-        wait_until(lambda: list(files.glob(f"*/upper/opt/many/{FILES}")), "the job has written")
+        wait_until(
+            lambda: list(files.glob(f"*/upper/opt/venv/many/{FILES}")), "the job has written"
+        )
         busy = [
             threading.Thread(target=work, args=(platform, writer.id, round), daemon=True)
             for work in (save, upload, start_and_stop)
@@ -68,7 +70,7 @@ def check(platform: Platform, round: int) -> None:
         assert record.suffix == ".json", f"a trace of a save: {record}"
         image = json.loads(record.read_text())
         for layer in image["layers"]:
-            whole = engine / "layers" / layer / "opt" / "many"
+            whole = engine / "layers" / layer / "opt" / "venv" / "many"
             if (engine / "layers" / layer).exists():
                 named.add(layer)
                 assert len(list(whole.iterdir())) == FILES
@@ -80,8 +82,8 @@ def check(platform: Platform, round: int) -> None:
 
 
 def writing(round: int) -> str:
-    each = f"echo {round} >/opt/many/$i"
-    return f"mkdir /opt/many; for i in $(seq 1 {FILES}); do {each}; done"
+    each = f"echo {round} >/opt/venv/many/$i"
+    return f"mkdir /opt/venv/many; for i in $(seq 1 {FILES}); do {each}; done"
 
 
 def save(platform: Platform, job: str, round: int) -> None:
