@@ -35,8 +35,10 @@ def _is_link(folder: int, name: str) -> bool:
 
 
 def open_file(folder: int, name: str, mode: str) -> FileIO:
+    """As `FileIO`, but "w" leaves what the file holds: its writer cuts it when it has written."""
+
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | _FILE_FLAGS, 0o666, dir_fd=folder)
+        return os.open(name, flags & ~os.O_TRUNC | _FILE_FLAGS, 0o666, dir_fd=folder)
 
     try:
         file = FileIO(name, mode, opener=opener)

@@ -141,11 +141,20 @@ class StorageService:
             file.close()
 
     async def create(self, path: str, pieces: AsyncIterable[bytes]) -> None:
-        """Empties an existing file at once; missing parent folders are made."""
+        """Replaces what an existing file held; missing parent folders are made.
+
+        What comes in one block, as all that clients send does, replaces the file or, with no room
+        or the connection cut, leaves it as it was.
+        """
         where = self._parse(path)
+        rest = aiter(pieces)
+        first = await _block(rest)
         with refusals(where):
             file = await in_thread(self._open_file, where, "w", make_parents=True)
-        await _fill(where, file, pieces)
+        with file:
+            with refusals(where):
+                await in_thread(_replace, file, first)
+            await _fill(where, file, rest)
 
     async def write(self, path: str, offset: int, pieces: AsyncIterable[bytes]) -> None:
         """Overwrites from `offset` on; what lies behind the last piece stays."""
@@ -153,7 +162,8 @@ class StorageService:
         with refusals(where):
             file = await in_thread(self._open_file, where, "r+")
             file.seek(offset)
-        await _fill(where, file, pieces)
+        with file:
+            await _fill(where, file, pieces)
 
     async def make_folders(self, path: str) -> None:
         where = self._parse(path)
@@ -269,14 +279,43 @@ class StorageService:
         return DiskUsage(total=usage.total, used=usage.used, free=usage.free)
 
 
+async def _block(pieces: AsyncIterator[bytes]) -> bytes:
+    """Gather pieces to a block, or to their end."""
+    block = bytearray()
+    async for piece in pieces:
+        block += piece
+        if len(block) >= BYTES_AT_ONCE:
+            break
+    return bytes(block)
+
+
 async def _fill(where: StoragePath, file: FileIO, pieces: AsyncIterable[bytes]) -> None:
     """Writes each piece as it comes, so an interrupted upload leaves what had arrived."""
+    async for piece in pieces:
+        with refusals(where):
+            await in_thread(_write_all, file, piece)
+
+
+def _replace(file: FileIO, data: bytes) -> None:
+    """Write over what the file holds, then cut what is longer. Emptied first, it would give its
+    room on a full disk to another file, and could not come back."""
+    _reserve(file, len(data))
+    _write_all(file, data)
+    file.truncate()
+
+
+def _reserve(file: FileIO, size: int) -> None:
+    """Let the file grow to this size, if it is smaller. Raises OSError and changes nothing when
+    there is no room."""
+    before = os.fstat(file.fileno()).st_size
+    if size <= before or not hasattr(os, "posix_fallocate"):  # macOS has none
+        return
     try:
-        async for piece in pieces:
-            with refusals(where):
-                await in_thread(_write_all, file, piece)
-    finally:
-        file.close()
+        os.posix_fallocate(file.fileno(), before, size - before)
+    except OSError as error:
+        file.truncate(before)
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

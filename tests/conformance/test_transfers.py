@@ -303,14 +303,27 @@ async def test_removers_and_makers_of_one_tree_get_in_nobodys_way(folder: Folder
 
 @pytest.mark.real_server
 async def test_upload_that_is_cut_off_leaves_what_had_arrived(folder: Folder) -> None:
-    headers = {"Content-Length": "1000"}
+    headers = {"Content-Length": str(3 * MIB)}
     async with folder.server.connected() as wire:
         await wire.send(folder.server.head("PUT", folder.url("a", "CREATE"), headers))
-        await wire.send(b"x" * 300)
-        await _until_size(folder.disk / "a", 300)
+        await wire.send(b"x" * 2 * MIB)
+        await _until_size(folder.disk / "a", 2 * MIB)
         wire.cut()
 
-    assert (await folder.ask("GET", "a", "OPEN")).body == b"x" * 300
+    assert (await folder.ask("GET", "a", "OPEN")).body == b"x" * 2 * MIB
+
+
+async def test_upload_that_is_cut_off_early_leaves_the_old_file(folder: Folder) -> None:
+    (folder.disk / "a").write_bytes(TEN)
+    async with folder.server.connected() as wire:
+        await wire.send(
+            folder.server.head("PUT", folder.url("a", "CREATE"), {"Content-Length": str(MIB)})
+        )
+        await wire.send(b"x" * (MIB - 1))
+        wire.cut()
+
+    await asyncio.sleep(0.2)
+    assert (await folder.ask("GET", "a", "OPEN")).body == TEN
 
 
 async def test_piece_that_is_cut_off_keeps_the_rest_of_the_file(folder: Folder) -> None:

@@ -360,24 +360,51 @@ async def test_concurrent_writers_fill_different_ranges(
     assert (root / "user/a").read_bytes() == expected
 
 
-async def test_an_interrupted_upload_leaves_what_had_arrived(
+async def arriving(data: bytes) -> AsyncIterator[bytes]:
+    """Give the bytes and then break off."""
+    yield data
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize("data", [b"", b"arrived"])
+async def test_upload_interrupted_in_its_first_block_changes_nothing(
+    service: StorageService, root: Path, data: bytes
+) -> None:
+    await service.create("/user/a", pieces(b"kept"))
+    before = snapshot(root)
+
+    for name in ("a", "b"):
+        with pytest.raises(ConnectionResetError):
+            await service.create(f"/user/{name}", arriving(data))
+
+    assert snapshot(root) == before
+
+
+async def test_a_later_interruption_leaves_what_had_arrived(
     service: StorageService, root: Path
 ) -> None:
-    async def interrupted() -> AsyncIterator[bytes]:
-        yield b"arrived"
-        raise ConnectionResetError
+    first = b"arrived" * 200_000
+    await service.create("/user/a", pieces(b"old" * 600_000))
 
     with pytest.raises(ConnectionResetError):
-        await service.create("/user/a", interrupted())
+        await service.create("/user/a", arriving(first))
 
-    assert (root / "user/a").read_bytes() == b"arrived"
+    assert (root / "user/a").read_bytes() == first
+
+
+async def test_shorter_file_replaces_a_longer_one(service: StorageService, root: Path) -> None:
+    await service.create("/user/a", pieces(b"0123456789"))
+
+    await service.create("/user/a", pieces(b"new"))
+
+    assert (root / "user/a").read_bytes() == b"new"
 
 
 async def test_cancelling_an_upload_closes_the_file(service: StorageService, root: Path) -> None:
     waiting = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
-        yield b"arrived"
+        yield b"arrived" * 200_000
         waiting.set()
         await asyncio.Event().wait()
 
@@ -387,7 +414,7 @@ async def test_cancelling_an_upload_closes_the_file(service: StorageService, roo
     with pytest.raises(asyncio.CancelledError):
         await upload
 
-    assert (root / "user/a").read_bytes() == b"arrived"
+    assert (root / "user/a").read_bytes() == b"arrived" * 200_000
     assert not open_files_under(root)
 
 
