@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
   --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test_slow lint format screenshots clean _tested_with _chromium _ckati
+.PHONY: help demo test test_slow lint format screenshots clean _tested_with _chromium _ckati _registry
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -66,7 +66,7 @@ $(VENV)/.neuromation: $(VENV)/.demo constraints-neuromation.txt scripts/neuromat
 	@sh scripts/neuromation.sh $(VENV)/neuromation $(PYTHON)
 	@if [ -d $(VENV)/neuromation ]; then touch $@; fi
 
-_tested_with: $(VENV)/.dev $(VENV)/.neuromation _chromium _ckati; @:
+_tested_with: $(VENV)/.dev $(VENV)/.neuromation _chromium _ckati _registry; @:
 
 # The tests' browser. It only looks, once there is one; without one those tests are skipped, and fail on CI.
 _chromium:
@@ -75,3 +75,7 @@ _chromium:
 # The tests' old make, likewise; after the browser, since only one apt-get can run at a time.
 _ckati: _chromium
 	@sh scripts/ckati.sh
+
+# The server behind `neuro image push`, likewise.
+_registry: _ckati
+	@sh scripts/registry.sh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import AsyncIterator
+from typing import AsyncIterator, Optional
 
 from aiohttp import web
 
@@ -11,14 +11,17 @@ from .api import keys
 from .api.execs import EXECS
 from .api.middleware import authentication, errors
 from .api.oauth import Logins
+from .api.registry import UPSTREAM, registry_errors
 from .api.routes import all_routes, is_public
+from .api.upstream import Upstream
 from .api.viewers import Viewers
 from .config import HOST, Settings
 from .engines.base import Engine
 from .engines.sandbox import SandboxEngine
 from .ingress import Ingress
 from .models import Identity
-from .services.images import ImageService
+from .registry import RegistryServer
+from .services.images import ImageService, no_registry
 from .services.jobs import JobService
 from .services.storage import StorageService
 from .store import JobStore
@@ -28,17 +31,36 @@ def create_engine(settings: Settings) -> Engine:
     return SandboxEngine(settings.state / "engine", cache=settings.cache, environ=os.environ)
 
 
-def create_app(settings: Settings, *, engine: Engine, port: int, token: str) -> web.Application:
-    """Return the server's application; it starts the engine and stops all jobs with itself."""
+def create_registry(settings: Settings, engine: Engine) -> Optional[RegistryServer]:
+    """Return the registry server for an engine whose images can be pushed and pulled."""
+    if engine.name != "docker":
+        return None
+    log = settings.state / "registry.log"
+    return RegistryServer(settings.state / "registry", log=log, environ=os.environ)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    engine: Engine,
+    port: int,
+    token: str,
+    registry: Optional[RegistryServer] = None,
+) -> web.Application:
+    """Return the server's application; it starts the engine and the registry, and stops them and
+    all jobs with itself."""
     identity = Identity()
     app = web.Application(
-        middlewares=[errors, authentication(token, is_public)], client_max_size=2**24
+        middlewares=[errors, registry_errors, authentication(token, is_public)],
+        client_max_size=2**24,
     )
     ingress = Ingress()
     storage = StorageService(
         settings.storage, cluster=identity.cluster, org=identity.org, home=identity.user
     )
-    images = ImageService(f"{HOST}:{port}", identity, engine)
+    upstream = Upstream(registry) if registry else None
+    pushed = upstream.has if upstream else no_registry
+    images = ImageService(f"{HOST}:{port}", identity, engine, pushed)
     jobs = JobService(
         identity=identity,
         store=JobStore(settings.state / "jobs.db"),
@@ -54,6 +76,7 @@ def create_app(settings: Settings, *, engine: Engine, port: int, token: str) -> 
     app[keys.STORAGE] = storage
     app[keys.JOBS] = jobs
     app[keys.IMAGES] = images
+    app[UPSTREAM] = upstream
     app[keys.INGRESS] = ingress
     app[keys.VIEWERS] = Viewers()
     app[keys.LOGINS] = Logins(token)
@@ -67,5 +90,7 @@ def create_app(settings: Settings, *, engine: Engine, port: int, token: str) -> 
         await jobs.close()
         await engine.close()
 
+    if upstream is not None:
+        app.cleanup_ctx.append(upstream.running)
     app.cleanup_ctx.append(running)
     return app

@@ -21,7 +21,7 @@ from aiohttp import http_exceptions, web
 from aiohttp.log import server_logger
 
 from . import instance
-from .app import create_app, create_engine
+from .app import create_app, create_engine, create_registry
 from .config import Settings
 from .errors import NeuroLocalError, UsageError
 
@@ -115,9 +115,11 @@ async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
         lock.write(str(os.getpid()))
         lock.flush()
         listener = instance.listen(settings)
+        engine = create_engine(settings)
         app = create_app(
             settings,
-            engine=create_engine(settings),
+            engine=engine,
+            registry=create_registry(settings, engine),
             port=listener.getsockname()[1],
             token=instance.token(settings),
         )

@@ -22,12 +22,7 @@ from .config import HOST
 from .engines.base import Task
 from .errors import NotRunning
 from .models import Job
-
-# Of one connection, not of the message (RFC 9110, section 7.6.1); aiohttp sets its own.
-HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
-    " transfer-encoding upgrade".split()
-)
+from .passing import HOP_BY_HOP, pass_answer
 
 Socket = Union["web.WebSocketResponse[bool]", "aiohttp.ClientWebSocketResponse[bool]"]
 
@@ -141,20 +136,7 @@ class Proxy:
             data=request.content if request.body_exists else None,
             allow_redirects=False,
         ) as answer:
-            response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            for name, value in answer.headers.items():
-                if name.lower() not in HOP_BY_HOP:
-                    response.headers.add(name, value)
-            await response.prepare(request)
-            try:
-                async for piece in answer.content.iter_any():
-                    await response.write(piece)
-                await response.write_eof()
-            except (OSError, aiohttp.ClientError):
-                # Too late for an error page: let the browser see that the answer broke off.
-                if request.transport is not None:
-                    request.transport.abort()
-            return response
+            return await pass_answer(request, answer)
 
     async def _pass_socket(self, request: web.BaseRequest) -> web.WebSocketResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")

@@ -67,7 +67,7 @@ def is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def refusal(status: int, text: str, **more: str) -> web.Response:
+def refusal(status: int, text: str, **more: object) -> web.Response:
     """Return the answer for an error, as both clients read it."""
     headers = {"X-Error": _one_line(text)}
     return web.json_response({"error": text, **more}, status=status, headers=headers)

@@ -7,7 +7,7 @@ from typing import List
 from aiohttp import web
 
 from ..errors import Unsupported
-from . import config, execs, inside, jobs, output, storage
+from . import config, execs, inside, jobs, output, registry, storage
 
 
 def all_routes() -> List[web.RouteDef]:
@@ -18,6 +18,7 @@ def all_routes() -> List[web.RouteDef]:
         *execs.routes(),
         *inside.routes(),
         *storage.routes("/storage"),
+        *registry.routes(),
         # A plain dot would not match a line break.
         web.route("*", r"/{path:[\s\S]*}", unsupported),
     ]

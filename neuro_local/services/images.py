@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Awaitable, Callable, Sequence
 
 from ..engines.base import Engine
 from ..errors import InvalidRequest, StartFailed
 from ..models import Identity
 
+# Tells whether the platform's registry keeps `PROJECT/NAME:TAG`.
+Pushed = Callable[[str], Awaitable[bool]]
+
+
+async def no_registry(name: str) -> bool:
+    return False
+
 
 class ImageService:
-    """Knows this platform's registry, `host:port`, as the clients spell it.
+    """Knows this platform's registry, `host:port`, as the clients spell it, and what is in it.
 
     Engines keep own images without the registry's host and without the organisation, so that
     both clients name the same one and a new port after a restart loses none.
     """
 
-    def __init__(self, registry: str, identity: Identity, engine: Engine) -> None:
+    def __init__(
+        self, registry: str, identity: Identity, engine: Engine, pushed: Pushed = no_registry
+    ) -> None:
         self._registry = registry + "/"
         self._identity = identity
         self._engine = engine
+        self._pushed = pushed
 
     def to_save(self, reference: str) -> str:
         """Return the engine's name for an image to keep. Raises InvalidRequest for other hosts."""
@@ -31,14 +41,15 @@ class ImageService:
         return self._own_name(reference)
 
     async def to_run(self, reference: str) -> str:
-        """Return the engine's name for an image to run; one of our own must have been saved.
+        """Return the engine's name for an image to run; one of our own must have been saved
+        or pushed.
 
         Raises StartFailed.
         """
         if not reference.startswith(self._registry):
             return reference
         name = self._own_name(reference)
-        if name not in await self._engine.images():
+        if name not in await self._engine.images() and not await self._pushed(name):
             raise StartFailed(
                 f"image {reference} is not on this platform; nothing was saved under that name",
                 reason="ErrImagePull",

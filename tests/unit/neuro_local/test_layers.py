@@ -12,7 +12,7 @@ ROOT = Path(neuro_local.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 # Where the server side of aiohttp may be seen: it is the API's and the web pages' business.
-HTTP = ("api/", "app.py", "daemon.py", "ingress.py", "admission.py")
+HTTP = ("api/", "app.py", "daemon.py", "ingress.py", "admission.py", "passing.py")
 
 # What a group of modules must not import, and why.
 FORBIDDEN: Tuple[Tuple[str, Set[str], str], ...] = (

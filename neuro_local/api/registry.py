@@ -1,0 +1,177 @@
+"""The image registry, `/v2/`: the Docker Registry HTTP API V2 behind the platform's token.
+
+https://distribution.github.io/distribution/spec/api
+
+A registry server does the work. Of ours are who may come in, one name for what the two clients
+spell differently, and what can be listed without such a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import Dict, List, Optional, Protocol, Sequence, Tuple
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from ..errors import NeuroLocalError, Unauthorized
+from ..services.images import ImageService
+from .keys import IDENTITY, IMAGES
+from .middleware import is_gone, refusal, status_of
+from .upstream import Upstream
+
+ROOT = "/v2/"
+VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+# Without it neither docker nor the clients send what they know.
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="neuro-local"'}
+
+UPSTREAM: web.AppKey[Optional[Upstream]] = web.AppKey("UPSTREAM", Upstream)
+
+# Why the sandbox engine lacks one. Its images are folders, not layers that docker could load.
+SANDBOX = "the sandbox engine keeps no Docker images; `neuro-local up --engine docker` does"
+
+logger = logging.getLogger(__name__)
+
+
+class RegistryRefusal(NeuroLocalError):
+    """An answer of the registry that is an error, with the code that the specification gives."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Shelf(Protocol):
+    """Where images are listed from."""
+
+    async def repositories(self) -> Sequence[str]: ...
+
+    async def tags(self, repository: str) -> Sequence[str]: ...
+
+
+class SavedImages:
+    """The images that jobs were saved as, where there is no registry."""
+
+    def __init__(self, images: ImageService) -> None:
+        self._images = images
+
+    async def repositories(self) -> Sequence[str]:
+        return sorted({repository for repository, _ in await self._all()})
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        return sorted(tag for name, tag in await self._all() if name == repository)
+
+    async def _all(self) -> List[Tuple[str, str]]:
+        split = (image.rpartition(":") for image in await self._images.saved())
+        return [(repository, tag) for repository, _, tag in split]
+
+
+@web.middleware
+async def registry_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give errors under `/v2/` the form that docker reads, beside the one of all others."""
+    if f"{request.path}/" != ROOT and not request.path.startswith(ROOT):
+        return await handler(request)
+    try:
+        return await handler(request)
+    except NeuroLocalError as error:
+        status, code = status_of(error), "UNKNOWN"
+        if isinstance(error, RegistryRefusal):
+            status, code = error.status, error.code
+        elif isinstance(error, Unauthorized):
+            code = "UNAUTHORIZED"
+        response = refusal(status, str(error), errors=[{"code": code, "message": str(error)}])
+        response.headers.update(VERSION)
+        if isinstance(error, Unauthorized):
+            response.headers.update(CHALLENGE)
+        return response
+
+
+async def hello(request: web.Request) -> web.Response:
+    """Tell docker, which asks this first, that its login is right."""
+    return web.json_response({}, headers=VERSION)
+
+
+async def get_catalogue(request: web.Request) -> web.Response:
+    """List the repositories, as `PROJECT/NAME`, which both clients take for one of their own."""
+    names, link = _page(request, await _shelf(request).repositories())
+    return web.json_response({"repositories": names}, headers={**VERSION, **link})
+
+
+async def get_tags(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    known = await _shelf(request).tags(name.removeprefix(f"{request.app[IDENTITY].org}/"))
+    if not known:
+        raise RegistryRefusal(404, "NAME_UNKNOWN", f"there is no image {name} on this platform")
+    tags, link = _page(request, known)
+    return web.json_response({"name": name, "tags": tags}, headers={**VERSION, **link})
+
+
+async def pass_on(request: web.Request) -> web.StreamResponse:
+    """Leave everything else to the registry server."""
+    upstream = request.app[UPSTREAM]
+    missing = SANDBOX if upstream is None else upstream.missing
+    if upstream is None or missing is not None:
+        reading = request.method in ("GET", "HEAD")
+        status, code = (404, "MANIFEST_UNKNOWN") if reading else (405, "UNSUPPORTED")
+        raise RegistryRefusal(status, code, f"images can only be listed here: {missing}")
+    try:
+        return await upstream.forward(request, _registry_path(request))
+    except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
+        if is_gone(request):
+            return web.Response(status=400)  # to nobody
+        logger.warning("%s %s: %s", request.method, request.path, error)
+        text = upstream.missing or f"the registry server broke off: {error}"
+        raise RegistryRefusal(503, "UNAVAILABLE", text) from None
+
+
+def routes() -> List[web.RouteDef]:
+    return [
+        web.get("/v2", hello),
+        web.get(ROOT, hello),
+        web.get("/v2/_catalog", get_catalogue),
+        web.get("/v2/{name:.+}/tags/list", get_tags),
+        # A plain dot would not match a line break.
+        web.route("*", r"/v2/{path:[\s\S]*}", pass_on),
+    ]
+
+
+def _shelf(request: web.Request) -> Shelf:
+    upstream = request.app[UPSTREAM]
+    if upstream is None or upstream.missing is not None:
+        return SavedImages(request.app[IMAGES])
+    return upstream
+
+
+def _page(request: web.Request, items: Sequence[str]) -> Tuple[Sequence[str], Dict[str, str]]:
+    """Return the page of a sorted list that is asked for, and the header that leads to the next.
+
+    Raises RegistryRefusal.
+    """
+    last, size = request.query.get("last", ""), request.query.get("n")
+    rest = [item for item in sorted(items) if item > last]
+    if size is None:
+        return rest, {}
+    # More digits than a listing could ever have; Python refuses to convert thousands of them.
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", size):
+        text = f"n {size!r} is not a number above 0"
+        raise RegistryRefusal(400, "PAGINATION_NUMBER_INVALID", text)
+    page = rest[: int(size)]
+    if len(page) == len(rest):
+        return page, {}
+    query = urlencode({"last": page[-1], "n": size})
+    return page, {"Link": f'<{request.rel_url.raw_path}?{query}>; rel="next"'}
+
+
+def _registry_path(request: web.Request) -> str:
+    """Return the path and query of a request as the registry server knows them: repositories are
+    kept without the organisation, which only the newer client names."""
+    org = re.escape(request.app[IDENTITY].org)
+    path, mark, query = request.raw_path.partition("?")
+    path = re.sub(f"^/v2/{org}/(.+/(manifests|blobs)/)", r"/v2/\1", path)
+    query = re.sub(f"(^|&)from={org}(/|%2F)", r"\1from=", query, flags=re.IGNORECASE)
+    return path + mark + query
