@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import AsyncIterator, Optional
 
 from aiohttp import web
 
+from . import instance
 from .api import keys
 from .api.execs import EXECS
 from .api.middleware import authentication, errors
@@ -15,20 +17,42 @@ from .api.registry import UPSTREAM, registry_errors
 from .api.routes import all_routes, is_public
 from .api.upstream import Upstream
 from .api.viewers import Viewers
-from .config import HOST, Settings
+from .config import AUTO, DOCKER, HOST, Settings
+from .engines import dockerclient
 from .engines.base import Engine
+from .engines.docker import DockerEngine
 from .engines.sandbox import SandboxEngine
+from .errors import EngineUnavailable
 from .ingress import Ingress
 from .models import Identity
-from .registry import RegistryServer
+from .registry import PROGRAM, RegistryServer
 from .services.images import ImageService, no_registry
 from .services.jobs import JobService
 from .services.storage import StorageService
 from .store import JobStore
 
 
-def create_engine(settings: Settings) -> Engine:
-    return SandboxEngine(settings.state / "engine", cache=settings.cache, environ=os.environ)
+async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
+    """Return the engine of the settings, not started: of `auto`, Docker if one answers."""
+    state = settings.state / "engine"
+    if settings.engine == DOCKER or settings.engine == AUTO and await _docker_answers():
+        return DockerEngine(
+            state,
+            instance=instance.identity(settings),
+            registry=f"{HOST}:{port}" if shutil.which(PROGRAM) else None,
+            password=token,
+            environ=os.environ,
+        )
+    return SandboxEngine(state, cache=settings.cache, environ=os.environ)
+
+
+async def _docker_answers() -> bool:
+    try:
+        client, _ = await dockerclient.connect(os.environ)
+    except EngineUnavailable:
+        return False
+    await dockerclient.close(client)
+    return True
 
 
 def create_registry(settings: Settings, engine: Engine) -> Optional[RegistryServer]:

@@ -19,17 +19,31 @@ from .errors import NeuroLocalError, UsageError
 
 OK, FAILED, USAGE = 0, 1, 2
 
+# What `up` says of an engine.
+RUNS = {
+    config.SANDBOX: [
+        "Jobs run in sandboxes on this machine. Images that were not saved here are a plain base",
+        "with Python 3 and pip, except for these, which are made from PyPI on first use:",
+        *(f"  {entry.repository}: {entry.holds}" for entry in CATALOGUE),
+    ],
+    config.DOCKER: ["Jobs run as containers of this machine's Docker engine."],
+}
+
 
 def up(settings: Settings, args: argparse.Namespace) -> int:
     """Start the local platform in the background and print how to point the client at it."""
     fresh = daemon.up(settings)
+    engine = daemon.running_engine(settings)
+    if args.engine not in (None, config.AUTO, engine):
+        raise UsageError(
+            f"it runs already, with the engine {engine}; stop it first: `{_self(args)} down`"
+        )
     print(f"neuro-local {'is' if fresh else 'was already'} running at {instance.api_url(settings)}")
     print(f"  state  {settings.state}")
     print(f"  token  {settings.token_file} (readable by you only)")
-    print("Jobs run in sandboxes on this machine. Images that were not saved here are a plain base")
-    print("with Python 3 and pip, except for these, which are made from PyPI on first use:")
-    for entry in CATALOGUE:
-        print(f"  {entry.repository}: {entry.holds}")
+    print(f"  engine {engine}")
+    for line in RUNS[engine or config.SANDBOX]:
+        print(line)
     print("Make `neuro` in this shell talk to it with:")
     print(f'  eval "$({_self(args)} env)"')
     return OK
@@ -90,7 +104,7 @@ COMMANDS: List[Callable[[Settings, argparse.Namespace], int]] = [
 def main(argv: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        result: int = args.run(config.load(args.state_dir, os.environ), args)
+        result: int = args.run(config.load(args.state_dir, os.environ, args.engine), args)
         sys.stdout.flush()
         return result
     except UsageError as error:
@@ -118,7 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for run in COMMANDS:
         command = subparsers.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, engine=None)
+        if run in (up, serve):
+            command.add_argument(
+                "--engine",
+                metavar="|".join(config.ENGINES),
+                help="what jobs run on; auto: docker if one answers, else sandbox "
+                "(default: NEURO_LOCAL_ENGINE, then sandbox)",
+            )
         if run is serve:
             command.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser

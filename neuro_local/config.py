@@ -11,6 +11,9 @@ from .models import Preset
 
 HOST = "127.0.0.1"
 
+SANDBOX, DOCKER, AUTO = "sandbox", "docker", "auto"
+ENGINES = (SANDBOX, DOCKER, AUTO)
+
 # The first is the default of `neuro run`.
 PRESETS = (
     Preset("cpu-small", cpu=1, memory_mb=2048),
@@ -21,11 +24,12 @@ PRESETS = (
 @dataclass(frozen=True)
 class Settings:
     """Settings of one instance. `minute` is the length of a life span's minute in seconds, which
-    only tests change."""
+    only tests change; `engine` is one of ENGINES."""
 
     state: Path
     cache: Path
     minute: float = 60.0
+    engine: str = SANDBOX
 
     @property
     def token_file(self) -> Path:
@@ -52,8 +56,11 @@ class Settings:
         return self.state / "storage"
 
 
-def load(state_dir: Optional[str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings: the flag, then NEURO_LOCAL_STATE_DIR, then the XDG folders.
+def load(
+    state_dir: Optional[str], environ: Mapping[str, str], engine: Optional[str] = None
+) -> Settings:
+    """Return the settings: the flag, then the variable (NEURO_LOCAL_STATE_DIR,
+    NEURO_LOCAL_ENGINE), then the XDG folders and the sandbox.
 
     Raises UsageError for a value that cannot work.
     """
@@ -62,6 +69,7 @@ def load(state_dir: Optional[str], environ: Mapping[str, str]) -> Settings:
         state=_folder(state) if state else _xdg(environ, "XDG_DATA_HOME", ".local/share"),
         cache=_xdg(environ, "XDG_CACHE_HOME", ".cache"),
         minute=_seconds(environ, "NEURO_LOCAL_MINUTE", 60.0),
+        engine=_engine(engine or environ.get("NEURO_LOCAL_ENGINE") or SANDBOX),
     )
 
 
@@ -77,6 +85,12 @@ def _folder(value: str) -> Path:
     if path.exists() and not path.is_dir():
         raise UsageError(f"state folder {value!r} is not a folder; name another with --state-dir")
     return path.resolve()
+
+
+def _engine(value: str) -> str:
+    if value not in ENGINES:
+        raise UsageError(f"there is no engine {value!r}; there are {', '.join(ENGINES)}")
+    return value
 
 
 def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:

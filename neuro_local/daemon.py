@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import IO, Optional
+from typing import IO, List, Optional
 
 from aiohttp import http_exceptions, web
 from aiohttp.log import server_logger
@@ -39,13 +39,23 @@ logger = logging.getLogger(__name__)
 
 def running_pid(settings: Settings) -> Optional[int]:
     """Return the process id of the instance's server, or None when it does not run."""
+    words = _running(settings)
+    return int(words[0]) if words else None
+
+
+def running_engine(settings: Settings) -> Optional[str]:
+    """Return the name of the engine that the instance's server runs jobs on, None without one."""
+    words = _running(settings)
+    return words[1] if len(words) > 1 else None
+
+
+def _running(settings: Settings) -> List[str]:
+    """Return what the server has written into the file that it locks: process id, engine."""
     try:
         with settings.lock_file.open() as lock:
-            if _try_lock(lock, shared=True):
-                return None
-            return int(lock.read() or 0) or None
+            return [] if _try_lock(lock, shared=True) else lock.read().split()
     except FileNotFoundError:
-        return None
+        return []
 
 
 def up(settings: Settings) -> bool:
@@ -60,7 +70,7 @@ def up(settings: Settings) -> bool:
     with settings.log_file.open("ab") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "neuro_local", "--state-dir", str(settings.state)]
-            + ["serve", "--ready-fd", str(writer)],
+            + ["serve", "--engine", settings.engine, "--ready-fd", str(writer)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -115,13 +125,16 @@ async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
         lock.write(str(os.getpid()))
         lock.flush()
         listener = instance.listen(settings)
-        engine = create_engine(settings)
+        port, token = listener.getsockname()[1], instance.token(settings)
+        engine = await create_engine(settings, port=port, token=token)
+        lock.write(f" {engine.name}")
+        lock.flush()
         app = create_app(
             settings,
             engine=engine,
             registry=create_registry(settings, engine),
-            port=listener.getsockname()[1],
-            token=instance.token(settings),
+            port=port,
+            token=token,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         stop = asyncio.Event()

@@ -39,6 +39,15 @@ def token(settings: Settings) -> str:
     return file.read_text()
 
 
+def identity(settings: Settings) -> str:
+    """Return the instance's own random name, made at first use: what marks, in an engine that it
+    shares with others, what belongs to it."""
+    file = settings.state / "instance"
+    if not file.exists():
+        write_whole(file, secrets.token_hex(6))
+    return file.read_text()
+
+
 def listen(settings: Settings) -> socket.socket:
     """Return a socket bound to the instance's port.
 

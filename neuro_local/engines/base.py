@@ -49,6 +49,8 @@ class TaskSpec:
 
     `image` is a docker reference. `entrypoint` and `command` are already split into words;
     an entrypoint replaces the image's own, None leaves it, and nothing is ever run through a shell.
+    `cpu` (cores) and `memory_mb` limit the job where the engine can limit it, and `shm` asks for
+    shared memory up to all of that memory. The sandbox has no limits.
     """
 
     job_id: str
@@ -59,6 +61,9 @@ class TaskSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     mounts: Sequence[Mount] = ()
     tty: bool = False
+    cpu: Optional[float] = None
+    memory_mb: Optional[int] = None
+    shm: bool = False
 
 
 class Process(abc.ABC):

@@ -289,6 +289,9 @@ class JobService:
                 for v in spec.volumes
             ],
             tty=spec.tty,
+            cpu=spec.preset.cpu,
+            memory_mb=spec.preset.memory_mb,
+            shm=spec.shm,
         )
 
     def _platform_env(self, job: Job) -> Dict[str, str]:
