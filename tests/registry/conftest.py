@@ -15,8 +15,9 @@ from conformance.wire import Server
 from machine import impossible
 
 from neuro_local import instance
-from neuro_local.app import create_app, create_engine
+from neuro_local.app import create_app
 from neuro_local.config import Settings
+from neuro_local.engines.sandbox import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 from neuro_local.registry import PROGRAM, RegistryServer
 
@@ -70,7 +71,7 @@ async def serving(settings: Settings, registry: Optional[RegistryServer]) -> Asy
     instance.prepare(settings)
     listener = instance.listen(settings)
     port, token = listener.getsockname()[1], instance.token(settings)
-    engine = create_engine(settings)
+    engine = SandboxEngine(settings.state / "engine", cache=settings.cache, environ=os.environ)
     app = create_app(settings, engine=engine, port=port, token=token, registry=registry)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
