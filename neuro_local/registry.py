@@ -27,6 +27,7 @@ STOP_TIMEOUT = 5.0
 
 SOCKET = "socket"
 CONFIG = "config.json"
+IMAGES = "images"
 
 logger = logging.getLogger(__name__)
 
@@ -96,20 +97,34 @@ class RegistryServer:
         (self._folder / SOCKET).unlink(missing_ok=True)  # what a killed one left
         write_whole(self._folder / CONFIG, json.dumps(_configuration()))
         self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        if (self._folder / IMAGES).exists():
+            await self._free(program)
+        self._process = await self._call(program, "serve", CONFIG)
+        await asyncio.wait_for(self._answering(self._process), START_TIMEOUT)
+
+    async def _free(self, program: str) -> None:
+        """Delete the layers that no image has any more. The server itself never does, and it must
+        not be running meanwhile. Measured with a hundred images: 0.04 s."""
+        cleaner = await self._call(program, "garbage-collect", CONFIG)
+        try:
+            await asyncio.wait_for(cleaner.wait(), START_TIMEOUT)
+        except asyncio.TimeoutError:  # so many images: their layers may stay
+            cleaner.kill()
+            await cleaner.wait()
+
+    async def _call(self, program: str, *words: str) -> asyncio.subprocess.Process:
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._with_parent(),
                 program,
-                "serve",
-                CONFIG,
+                *words,
                 cwd=self._folder,
                 # Its settings could be overruled by variables.
                 env={},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=asyncio.subprocess.DEVNULL,  # names every layer that is cleaned or kept
                 stderr=log,
             )
-        await asyncio.wait_for(self._answering(self._process), START_TIMEOUT)
 
     async def _answering(self, process: asyncio.subprocess.Process) -> None:
         while process.returncode is None:
@@ -134,7 +149,7 @@ def _configuration() -> Mapping[str, object]:
     return {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": "images"}, "delete": {"enabled": True}},
+        "storage": {"filesystem": {"rootdirectory": IMAGES}, "delete": {"enabled": True}},
         "http": {
             "net": "unix",
             "addr": SOCKET,

@@ -337,6 +337,33 @@ async def test_another_port_after_a_restart_loses_no_image(
     assert names.json() == {"repositories": ["user/base"]}
 
 
+async def test_room_of_a_removed_image_is_free_after_a_restart(
+    settings: Settings, program: str
+) -> None:
+    layer = os.urandom(2**20)
+    async with serving(settings, registry_server(settings)) as first:
+        kept = await push_image(first.server, "user/kept:v1", b"kept")
+        digest = await push_image(first.server, "user/base:v1", layer)
+        await ask(first.server, "DELETE", f"/v2/user/base/manifests/{digest}")
+        held = bytes_in(settings.state / "registry")
+
+    async with serving(settings, registry_server(settings)) as second:
+        assert bytes_in(settings.state / "registry") < held - 2**20
+        head = await ask(second.server, "HEAD", f"/v2/user/base/blobs/{digest_of(layer)}")
+        assert head.status == 404
+        # What is left of it does not hinder the same image.
+        assert await push_image(second.server, "user/base:v1", layer) == digest
+        blob = await ask(second.server, "GET", f"/v2/user/base/blobs/{digest_of(layer)}")
+        other = await ask(second.server, "HEAD", "/v2/user/kept/manifests/v1", headers=ACCEPT)
+
+    assert blob.body == layer
+    assert other.headers["docker-content-digest"] == kept
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 async def test_registry_server_that_has_ended_is_reported(served: Serving) -> None:
     assert served.registry is not None
     await served.registry.close()
