@@ -118,7 +118,7 @@ class Platform:
 
     @property
     def pid(self) -> int:
-        return int((self.state / "lock").read_text())
+        return int((self.state / "lock").read_text().split()[0])  # the engine stands behind it
 
     @property
     def answers(self) -> bool:
