@@ -18,7 +18,7 @@ from .api.routes import all_routes, is_public
 from .api.upstream import Upstream
 from .api.viewers import Viewers
 from .config import AUTO, DOCKER, HOST, Settings
-from .engines import dockerclient
+from .engines import docker, dockerclient
 from .engines.base import Engine
 from .engines.docker import DockerEngine
 from .engines.sandbox import SandboxEngine
@@ -34,24 +34,31 @@ from .store import JobStore
 
 async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
     """Return the engine of the settings, not started: of `auto`, Docker if one answers."""
-    state = settings.state / "engine"
     if settings.engine == DOCKER or settings.engine == AUTO and await _docker_answers():
         return DockerEngine(
-            state,
             instance=instance.identity(settings),
             registry=f"{HOST}:{port}" if shutil.which(PROGRAM) else None,
             password=token,
             environ=os.environ,
         )
-    return SandboxEngine(state, cache=settings.cache, environ=os.environ)
+    return SandboxEngine(settings.state / "engine", cache=settings.cache, environ=os.environ)
+
+
+async def clear(settings: Settings, engine: str) -> None:
+    """Let go of what a server that was killed left in its engine. Raises EngineUnavailable.
+
+    Sandboxes end with their server.
+    """
+    if engine == DOCKER:
+        await docker.clear(os.environ, instance.identity(settings))
 
 
 async def _docker_answers() -> bool:
     try:
-        client, _ = await dockerclient.connect(os.environ)
+        client = await dockerclient.connect(os.environ)
     except EngineUnavailable:
         return False
-    await dockerclient.close(client)
+    await client.close()
     return True
 
 

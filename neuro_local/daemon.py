@@ -7,6 +7,7 @@ a process id in a file, it cannot be stale.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -21,9 +22,9 @@ from aiohttp import http_exceptions, web
 from aiohttp.log import server_logger
 
 from . import instance
-from .app import create_app, create_engine, create_registry
+from .app import clear, create_app, create_engine, create_registry
 from .config import Settings
-from .errors import NeuroLocalError, UsageError
+from .errors import EngineUnavailable, NeuroLocalError, UsageError
 
 # How long the server may take to stop its jobs and itself. Seconds. An image that is just being
 # saved is copied to its end first, and on a busy disk an environment of 40,000 files takes long.
@@ -58,6 +59,14 @@ def _running(settings: Settings) -> List[str]:
         return []
 
 
+def _last_engine(settings: Settings) -> str:
+    """Return the name of the engine that the last server used, an empty one if there is none."""
+    try:
+        return settings.lock_file.read_text().partition(" ")[2]
+    except FileNotFoundError:
+        return ""
+
+
 def up(settings: Settings) -> bool:
     """Start the server in the background; return once it answers.
 
@@ -88,9 +97,14 @@ def up(settings: Settings) -> bool:
 
 
 def down(settings: Settings) -> bool:
-    """Stop the server and all its jobs; return once it is gone, False when it did not run."""
+    """Stop the server and all its jobs; return once it is gone, False when it did not run.
+
+    Of a server that was killed, it ends what was left.
+    """
     pid = running_pid(settings)
     if pid is None:
+        with contextlib.suppress(EngineUnavailable):  # then the next start does it
+            asyncio.run(clear(settings, _last_engine(settings)))
         return False
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT

@@ -47,7 +47,8 @@ class Mount:
 class TaskSpec:
     """All that an engine needs to start a job.
 
-    `image` is a docker reference. `entrypoint` and `command` are already split into words;
+    `image` is a docker reference, of an image that this platform itself keeps if it is `own`: saved
+    from a job or pushed. `entrypoint` and `command` are already split into words;
     an entrypoint replaces the image's own, None leaves it, and nothing is ever run through a shell.
     `cpu` (cores) and `memory_mb` limit the job where the engine can limit it, and `shm` asks for
     shared memory up to all of that memory. The sandbox has no limits.
@@ -64,6 +65,7 @@ class TaskSpec:
     cpu: Optional[float] = None
     memory_mb: Optional[int] = None
     shm: bool = False
+    own: bool = False
 
 
 class Process(abc.ABC):

@@ -1,43 +1,167 @@
-"""Jobs as containers of a Docker engine."""
+"""Jobs as containers of a Docker engine.
+
+A job's command is process 1 of its container, as it is on the platform. Containers carry labels
+with the instance and the job, publish no port, and end with neuro-local; what a killed server left
+behind goes when the next one starts, or with `clear`.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Mapping, Optional, Sequence
+import asyncio
+import json
+import secrets
+from contextlib import suppress
+from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
 from ..errors import EngineUnavailable
+from . import dockerclient
 from .base import Engine, Task, TaskSpec, Tell, ignore
+from .dockerclient import FAILURES, Client, said
+from .dockerimages import LABEL_INSTANCE, LABEL_JOB, Images
+from .dockerowner import Owner
+from .dockertask import DEFAULT_SIZE, DockerTask, terminal
 
 
 class DockerEngine(Engine):
-    """`state` holds what must outlive a job, `instance` marks what is ours in the Docker engine;
-    `registry` (host:port) is neuro-local's own, if it keeps images, and `password` opens it."""
+    """`instance` marks what is ours in the Docker engine; `registry` (host:port) is neuro-local's
+    own, if it keeps images, and `password` opens it."""
 
     name = "docker"
 
     def __init__(
-        self,
-        state: Path,
-        *,
-        instance: str,
-        registry: Optional[str],
-        password: str,
-        environ: Mapping[str, str],
+        self, *, instance: str, registry: Optional[str], password: str, environ: Mapping[str, str]
     ) -> None:
-        self._state = state
         self._instance = instance
         self._registry = registry
         self._password = password
         self._environ = environ
+        self._tasks: Set[DockerTask] = set()
 
     async def start(self) -> None:
-        raise EngineUnavailable("The Docker engine is not there yet.")
+        self._client = await dockerclient.connect(self._environ)
+        try:
+            await _clear(self._client, self._instance)
+        except FAILURES as error:
+            await self._client.close()
+            raise EngineUnavailable(f"The Docker engine does not work: {said(error)}.") from None
+        self._images = Images(
+            self._client,
+            instance=self._instance,
+            # In a virtual machine, this address would be another one's.
+            registry=self._registry if self._client.is_here else None,
+            password=self._password,
+        )
+        self._owner = Owner(self._client)
 
     async def run(self, spec: TaskSpec, tell: Tell = ignore) -> Task:
-        raise NotImplementedError
+        image = await self._images.find(spec.image, spec.own, tell)
+        task = DockerTask(
+            self._client,
+            self._images,
+            self._owner,
+            image=image,
+            config=self._config(spec, image),
+            forget=self._tasks.discard,
+        )
+        self._tasks.add(task)
+        # Of a job that is started but once; a name helps who looks at `docker ps`.
+        starting = asyncio.create_task(self._start(task, f"{spec.job_id}-{secrets.token_hex(2)}"))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # It is short: easier taken down when it has ended than in the middle.
+            await asyncio.wait({starting})
+            await task.remove()
+            raise
+        return task
 
     async def images(self) -> Sequence[str]:
-        return []
+        """References of the images that were saved, sorted; those in the registry are its own."""
+        return await self._images.saved()
 
     async def close(self) -> None:
-        pass
+        await asyncio.gather(*(task.remove() for task in list(self._tasks)))
+        await self._images.close()
+        with suppress(*FAILURES):
+            await _clear(self._client, self._instance)
+        await self._client.close()
+
+    async def _start(self, task: DockerTask, name: str) -> None:
+        try:
+            await task.start(name)
+        except BaseException:
+            await task.remove()
+            raise
+
+    def _config(self, spec: TaskSpec, image: Mapping[str, Any]) -> Dict[str, Any]:
+        """Describe a job's container, as `/containers/create` wants it."""
+        host: Dict[str, Any] = {
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": str(mount.source),
+                    "Target": mount.target,
+                    "ReadOnly": mount.read_only,
+                }
+                for mount in spec.mounts
+            ],
+            # The log is ours.
+            "LogConfig": {"Type": "none"},
+            "ConsoleSize": [DEFAULT_SIZE.height, DEFAULT_SIZE.width],
+            **self._limits(spec),
+        }
+        config: Dict[str, Any] = {
+            "Image": image["Id"],
+            "Cmd": list(spec.command) or None,
+            "Hostname": spec.job_id[:12],
+            "Env": [
+                f"{name}={value}" for name, value in {**terminal(spec.tty), **spec.env}.items()
+            ],
+            "Labels": {LABEL_INSTANCE: self._instance, LABEL_JOB: spec.job_id},
+            "Tty": spec.tty,
+            "OpenStdin": True,
+            "StdinOnce": True,
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "HostConfig": host,
+        }
+        if spec.entrypoint is not None:
+            config["Entrypoint"] = list(spec.entrypoint)
+        if spec.working_dir is not None:
+            config["WorkingDir"] = spec.working_dir
+        return config
+
+    def _limits(self, spec: TaskSpec) -> Dict[str, Any]:
+        """Return the limits of the preset, as far as the engine has them."""
+        info, limits = self._client.info, {}
+        memory = (spec.memory_mb or 0) * 2**20
+        if memory and info.get("MemoryLimit"):
+            limits["Memory"] = memory
+        if memory and spec.shm:
+            limits["ShmSize"] = memory
+        if spec.cpu and info.get("CpuCfsQuota"):
+            limits["NanoCpus"] = int(min(spec.cpu, info.get("NCPU") or spec.cpu) * 1e9)
+        return limits
+
+
+async def clear(environ: Mapping[str, str], instance: str) -> int:
+    """Remove the containers that a killed server left, and return how many those were.
+
+    Raises EngineUnavailable."""
+    client = await dockerclient.connect(environ)
+    try:
+        return await _clear(client, instance)
+    except FAILURES as error:
+        raise EngineUnavailable(f"The Docker engine does not work: {said(error)}.") from None
+    finally:
+        await client.close()
+
+
+async def _clear(client: Client, instance: str) -> int:
+    filters = json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
+    containers = await client.api.containers.list(all="true", filters=filters)
+    for container in containers:
+        with suppress(*FAILURES):  # somebody else was faster
+            await container.delete(force=True, v=True)
+    return len(containers)

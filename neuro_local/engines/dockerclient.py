@@ -10,10 +10,12 @@ import getpass
 import grp
 import hashlib
 import json
+import os
 import socket
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Iterator, List, Mapping, Optional
 
 import aiohttp
 from aiodocker import Docker
@@ -31,32 +33,51 @@ SCHEME = "unix://"
 INSTEAD = "or use the sandbox: `neuro-local up --engine sandbox`"
 
 
-async def connect(environ: Mapping[str, str]) -> Tuple[Docker, Mapping[str, Any]]:
-    """Return a client of the first engine that answers, and what that says of itself (`/info`).
+@dataclass(frozen=True)
+class Client:
+    """A client of the engine at `socket`, and what that says of itself (`/info`)."""
+
+    api: Docker
+    socket: Path
+    info: Mapping[str, Any]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its containers share this machine's kernel, and its root is this one's: else it
+        runs in a virtual machine or rootless, where neither addresses nor owners are ours."""
+        rootless = any("rootless" in option for option in self.info.get("SecurityOptions") or ())
+        return self.info.get("KernelVersion") == os.uname().release and not rootless
+
+    async def close(self) -> None:
+        await _close(self.api)
+
+
+async def connect(environ: Mapping[str, str]) -> Client:
+    """Return a client of the first engine that answers.
 
     Raises EngineUnavailable with what to do.
     """
     path = find(environ)
     # The usual limit of a hundred connections would be used up by fifty jobs.
-    client = Docker("http://docker", connector=aiohttp.UnixConnector(str(path), limit=0))
+    api = Docker("http://docker", connector=aiohttp.UnixConnector(str(path), limit=0))
     try:
-        info = await asyncio.wait_for(client.system.info(), FIRST_ANSWER)
+        info = await asyncio.wait_for(api.system.info(), FIRST_ANSWER)
     except (*FAILURES, asyncio.TimeoutError, ValueError) as error:
-        await close(client)
+        await _close(api)
         text = f"What listens on {path} does not answer like a Docker engine: {said(error)}"
         raise EngineUnavailable(f"{text}. Restart Docker, {INSTEAD}.") from None
     if info.get("OSType") != "linux":
-        await close(client)
+        await _close(api)
         raise EngineUnavailable(
             f"The Docker engine at {path} runs {info.get('OSType')} containers, and jobs need Linux"
             f" ones: switch it, {INSTEAD}."
         )
-    return client, info
+    return Client(api, path, info)
 
 
-async def close(client: Docker) -> None:
-    await client.close()
-    await client.connector.close()
+async def _close(api: Docker) -> None:
+    await api.close()
+    await api.connector.close()
 
 
 def said(error: BaseException) -> str:

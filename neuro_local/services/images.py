@@ -33,7 +33,7 @@ class ImageService:
 
     def to_save(self, reference: str) -> str:
         """Return the engine's name for an image to keep. Raises InvalidRequest for other hosts."""
-        if not reference.startswith(self._registry):
+        if not self.is_own(reference):
             raise InvalidRequest(
                 f"cannot save to {reference}: only images of this platform can be saved to, "
                 "for example image:my-image"
@@ -46,7 +46,7 @@ class ImageService:
 
         Raises StartFailed.
         """
-        if not reference.startswith(self._registry):
+        if not self.is_own(reference):
             return reference
         name = self._own_name(reference)
         if name not in await self._engine.images() and not await self._pushed(name):
@@ -55,6 +55,10 @@ class ImageService:
                 reason="ErrImagePull",
             )
         return name
+
+    def is_own(self, reference: str) -> bool:
+        """Whether a reference is of this platform's registry."""
+        return reference.startswith(self._registry)
 
     async def saved(self) -> Sequence[str]:
         """Names of all images kept on this platform, `PROJECT/NAME:TAG`."""

@@ -280,6 +280,7 @@ class JobService:
         return TaskSpec(
             job_id=job.id,
             image=await self._images.to_run(spec.image),
+            own=self._images.is_own(spec.image),
             entrypoint=_words(spec.entrypoint, "entrypoint") if spec.entrypoint else None,
             command=_words(spec.command, "command"),
             working_dir=spec.working_dir,
