@@ -147,6 +147,8 @@ class StorageService:
         or the connection cut, leaves it as it was.
         """
         where = self._parse(path)
+        with refusals(where):
+            await in_thread(self._check_place, where)
         rest = aiter(pieces)
         first = await _block(rest)
         with refusals(where):
@@ -223,6 +225,11 @@ class StorageService:
                 yield folder
             finally:
                 os.close(folder)
+
+    def _check_place(self, where: StoragePath) -> None:
+        """Refuse at once what cannot be a file, rather than after its first block."""
+        with suppress(FileNotFoundError):
+            self._open_file(where, "r+").close()
 
     def _open_file(self, where: StoragePath, mode: str, *, make_parents: bool = False) -> FileIO:
         if not where.parts:
