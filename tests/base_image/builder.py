@@ -16,6 +16,13 @@ SOURCE = TEMPLATE / "base_image"
 IGNORED = shutil.ignore_patterns("build")
 
 
+def pins(variant: str) -> Dict[str, str]:
+    """Return the version of each package that our Dockerfile installs."""
+    lines = (SOURCE / f"constraints-{variant}.txt").read_text().splitlines()
+    wanted = [line.split("==") for line in lines if not line.startswith("#")]
+    return {name: version for name, version in wanted}
+
+
 @dataclass(frozen=True)
 class Result:
     code: int

@@ -1,21 +1,38 @@
-"""base_image/ with recorders in place of docker and neuro, and a repository in place of Deepo's."""
+"""base_image/ with recorders for docker and neuro, or real ones; a repository for Deepo's."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Iterator
 
 import pytest
+from clients import CLIENTS, Client
+from e2e.platform import Platform
+from machine import impossible
+
+from neuro_local.registry import PROGRAM
 
 from .builder import IGNORED, SOURCE, Builder
 from .deepo import Deepo
+from .engine import Engine
+
+# What every test's engine has. The images made of it are the tests' own.
+BASE = "python:3.12-slim-bookworm"
 
 
 @pytest.fixture
-def builder(tmp_path: Path, shell: str) -> Builder:
+def copied(tmp_path: Path) -> Path:
+    """A copy of base_image/, in a path with a space."""
     path = tmp_path / "my work" / "base_image"
     shutil.copytree(SOURCE, path, ignore=IGNORED)
-    builder = Builder(path, tmp_path / "bin", shell)
+    return path
+
+
+@pytest.fixture
+def builder(copied: Path, tmp_path: Path, shell: str) -> Builder:
+    builder = Builder(copied, tmp_path / "bin", shell)
     builder.plant("docker", "neuro")
     return builder
 
@@ -26,3 +43,35 @@ def deepo(builder: Builder, tmp_path: Path) -> Deepo:
     deepo = Deepo(tmp_path / "deepo's & $HOME", "FROM scratch\n")
     builder.environment.update(DEEPO_REPOSITORY=str(deepo.path), DEEPO_REVISION=deepo.new)
     return deepo
+
+
+@pytest.fixture(params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest) -> Client:
+    client: Client = request.param
+    client.require()
+    return client
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A Docker engine; NEURO_TEST_DOCKER_HOST names one that runs already."""
+    host = os.environ.get("NEURO_TEST_DOCKER_HOST")
+    engine = Engine(host or str(request.getfixturevalue("docker_engine").host))
+    if not engine.reaches_loopback:
+        impossible("this Docker engine runs in a machine or network of its own")
+    yield engine
+    engine.forget()
+
+
+@pytest.fixture
+def platform(tmp_path: Path, client: Client, engine: Engine) -> Iterator[Platform]:
+    """An instance whose jobs are containers of that engine, with a registry."""
+    if not shutil.which(PROGRAM):
+        impossible(f"{PROGRAM} is not installed; on Debian `make test` as root installs it")
+    settings = {"NEURO_LOCAL_ENGINE": "docker", "DOCKER_HOST": engine.host}
+    platform = Platform(tmp_path / "platform", client=client, settings=settings)
+    platform.up()
+    engine.forget_later(platform.url.removeprefix("http://"))
+    yield platform
+    platform.end_jobs()
+    platform.down()

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Dict
 
 import pytest
 from baking import TEMPLATE
 
-from .builder import SOURCE
+from .builder import pins
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}" / "requirements" / "pip.txt"
-
-
-def pins(variant: str) -> Dict[str, str]:
-    lines = (SOURCE / f"constraints-{variant}.txt").read_text().splitlines()
-    wanted = [line.split("==") for line in lines if not line.startswith("#")]
-    return {name: version for name, version in wanted}
 
 
 @pytest.mark.parametrize("variant", ["cpu", "gpu"])

@@ -86,13 +86,14 @@ def printed_address(said: Result) -> str:
     return next(line[len(marker) :] for line in said.stdout.splitlines() if line.startswith(marker))
 
 
-def make_wheel(folder: Path, name: str = "tiny") -> Path:
+def make_wheel(folder: Path, name: str = "tiny", version: str = "1.0") -> Path:
     """Write a wheel of one empty module, so that pip has something to install without network."""
-    info = f"{name}-1.0.dist-info"
-    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"{name}.py", "")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        wheel.writestr(f"{info}/METADATA", metadata)
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
     return path
