@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
   --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test_slow lint format screenshots clean _tested_with _chromium _ckati _registry
+.PHONY: help demo test test_slow lint format screenshots clean _tested_with _chromium _ckati _registry _docker
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -66,7 +66,7 @@ $(VENV)/.neuromation: $(VENV)/.demo constraints-neuromation.txt scripts/neuromat
 	@sh scripts/neuromation.sh $(VENV)/neuromation $(PYTHON)
 	@if [ -d $(VENV)/neuromation ]; then touch $@; fi
 
-_tested_with: $(VENV)/.dev $(VENV)/.neuromation _chromium _ckati _registry; @:
+_tested_with: $(VENV)/.dev $(VENV)/.neuromation _chromium _ckati _registry _docker; @:
 
 # The tests' browser. It only looks, once there is one; without one those tests are skipped, and fail on CI.
 _chromium:
@@ -79,3 +79,7 @@ _ckati: _chromium
 # The server behind `neuro image push`, likewise.
 _registry: _ckati
 	@sh scripts/registry.sh
+
+# The tests' Docker engine, likewise.
+_docker: _registry
+	@sh scripts/docker.sh

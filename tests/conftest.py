@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
+import dockerd
 import pytest
 from baking import TEMPLATE, Project, plant_recorder
-from machine import impossible
+from dockerimages import ALIASES, BASE, Images, is_kept
+from machine import impossible, untimed
 
 # A shell that starts `make test &` has SIGINT ignored, and whatever a test starts and interrupts
 # would inherit that. Python's own handler, which no new program keeps, gives them the usual one.
@@ -54,3 +57,16 @@ def project(baked: Path, tmp_path: Path, shell: str) -> Project:
     project = Project(path, tmp_path / "bin", shell)
     project.mark_set_up()
     return project
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Images]:
+    """A Docker engine that has the plain images; `host` is its address, `ensure` gets others."""
+    try:
+        with ExitStack() as stack:
+            with untimed():
+                images = Images(stack.enter_context(dockerd.used(is_kept)))
+                images.ensure(BASE, *ALIASES)
+            yield images
+    except dockerd.Unavailable as error:
+        impossible(str(error))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+import signal
+from contextlib import contextmanager
+from typing import Iterator, NoReturn
 
 import pytest
 
@@ -13,3 +15,14 @@ def impossible(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@contextmanager
+def untimed() -> Iterator[None]:
+    """For what is made once for many tests: the first one's time limit (pytest-timeout, which
+    takes this timer) stands still meanwhile."""
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
