@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 from clients import CLIENTS, Client
+from dockerimages import Images
 from e2e.platform import Platform
 from machine import impossible
 
@@ -17,9 +17,6 @@ from neuro_local.registry import PROGRAM
 from .builder import IGNORED, SOURCE, Builder
 from .deepo import Deepo
 from .engine import Engine
-
-# What every test's engine has. The images made of it are the tests' own.
-BASE = "python:3.12-slim-bookworm"
 
 
 @pytest.fixture
@@ -53,25 +50,24 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """A Docker engine; NEURO_TEST_DOCKER_HOST names one that runs already."""
-    host = os.environ.get("NEURO_TEST_DOCKER_HOST")
-    engine = Engine(host or str(request.getfixturevalue("docker_engine").host))
-    if not engine.reaches_loopback:
+def docker(docker_engine: Images) -> Iterator[Engine]:
+    """The tests' Docker engine, which must be one that pushes to this machine's loopback."""
+    docker = Engine(docker_engine.host)
+    if not docker.reaches_loopback:
         impossible("this Docker engine runs in a machine or network of its own")
-    yield engine
-    engine.forget()
+    yield docker
+    docker.forget()
 
 
 @pytest.fixture
-def platform(tmp_path: Path, client: Client, engine: Engine) -> Iterator[Platform]:
+def platform(tmp_path: Path, client: Client, docker: Engine) -> Iterator[Platform]:
     """An instance whose jobs are containers of that engine, with a registry."""
     if not shutil.which(PROGRAM):
         impossible(f"{PROGRAM} is not installed; on Debian `make test` as root installs it")
-    settings = {"NEURO_LOCAL_ENGINE": "docker", "DOCKER_HOST": engine.host}
+    settings = {"NEURO_LOCAL_ENGINE": "docker", "DOCKER_HOST": docker.host}
     platform = Platform(tmp_path / "platform", client=client, settings=settings)
     platform.up()
-    engine.forget_later(platform.url.removeprefix("http://"))
+    docker.forget_later(platform.url.removeprefix("http://"))
     yield platform
     platform.end_jobs()
     platform.down()
