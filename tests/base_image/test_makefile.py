@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from baking import Reply
+from e2e.commands import wait_until
 from machine import impossible
 from tools.newer_make import newer_features
 
@@ -141,8 +142,7 @@ def test_interrupted_clone_leaves_nothing(builder: Builder, deepo: Deepo) -> Non
     with subprocess.Popen(
         command, cwd=builder.path, env=environ, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        while process.poll() is None and not ready.exists():
-            pass
+        wait_until(ready.exists, "the generator runs")
         assert builder.left_behind == ["deepo.new"]
         os.killpg(process.pid, signal.SIGINT)
 
