@@ -133,6 +133,12 @@ def test_what_deepo_refuses_is_said_and_leaves_no_dockerfile(
     assert builder.calls("docker") == [ENGINE_CALL]
 
 
+def test_module_is_no_pattern_for_files(builder: Builder, deepo: Deepo) -> None:
+    result = builder.make("deepo_dockerfile", "MODULES=gen*")
+
+    assert "unsupported: gen*" in result.err
+
+
 def test_interrupted_clone_leaves_nothing(builder: Builder, deepo: Deepo) -> None:
     ready = builder.path / "ready"
     revision = deepo.commit(
