@@ -60,6 +60,12 @@ def project(baked: Path, tmp_path: Path, shell: str) -> Project:
 
 
 @pytest.fixture(scope="session")
+def engine() -> str:
+    """The engine that jobs run on, where tests do not have each in its place."""
+    return "sandbox"
+
+
+@pytest.fixture(scope="session")
 def docker_engine() -> Iterator[Images]:
     """A Docker engine that has the plain images; `host` is its address, `ensure` gets others."""
     try:

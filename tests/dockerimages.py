@@ -16,8 +16,8 @@ from typing import Optional
 import recipes
 from baking import TEMPLATE
 from calling import PATH, CommandFailed, call
-from dockerd import Unavailable, cache, locked
-from machine import untimed
+from dockerd import cache, locked
+from machine import impossible, untimed
 from recipes import Debian, Recipe
 
 from neuro_local.engines import catalogue
@@ -55,7 +55,7 @@ class Images:
         self.host = host
 
     def ensure(self, *names: str) -> None:
-        """See to it that the engine has these of ALL. Raises Unavailable."""
+        """See to it that the engine has these of ALL."""
         try:
             for name in names:
                 if not self._is_current(name):
@@ -63,7 +63,7 @@ class Images:
                     with untimed(), locked(cache() / "images"):
                         self._get(name)
         except CommandFailed as error:
-            raise Unavailable(f"There is no image {name} for the tests: {error}") from None
+            impossible(f"There is no image {name} for the tests: {error}")
 
     def _get(self, name: str) -> None:
         if self._is_current(name):  # another process was faster

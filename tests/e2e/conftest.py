@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import pytest
 from clients import APOLO, CLIENTS, Client
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+from dockerimages import FILEBROWSER, TENSORBOARD
 from machine import impossible
 
 from .commands import Result
@@ -22,6 +24,9 @@ TEMPLATE = HERE.parent.parent
 
 # Not saved by anybody, so the engine gives its plain base with Python 3.
 PLAIN_IMAGE = "python:3.12-slim-bookworm"
+
+SANDBOX, DOCKER = "sandbox", "docker"
+ENGINES = os.environ.get("NEURO_TEST_ENGINES", SANDBOX).split(",")
 
 # What one test may take, the set-up of a project and a training included. Seconds.
 DEADLINE = 480
@@ -37,8 +42,15 @@ def only_with(client: Client) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("client", [client], indirect=True, ids=str)
 
 
+def only_on(engine: str) -> pytest.MarkDecorator:
+    """Mark a test of what only this engine does."""
+    return pytest.mark.parametrize("engine", [engine], indirect=True)
+
+
 # Every test runs with both clients but those that call neither of them: they say so with this.
 no_client = only_with(APOLO)
+# And on both engines but those that start no job.
+no_job = only_on(SANDBOX)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -50,9 +62,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def lane(item: pytest.Item) -> str:
-    """The name of the client that the test runs with."""
+    """The names of the client and the engine that the test runs with."""
     callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get("client", "")) if callspec else ""
+    params = callspec.params if callspec else {}
+    return "-".join(str(params[name]) for name in ("client", "engine") if name in params)
 
 
 @pytest.fixture(scope="session", params=CLIENTS, ids=str)
@@ -63,17 +76,34 @@ def client(request: pytest.FixtureRequest) -> Client:
     return client
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each of the engines that jobs run on, likewise."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def make_platform(
-    tmp_path_factory: pytest.TempPathFactory, client: Client
-) -> Iterator[Callable[..., Platform]]:
-    """Starts instances of neuro-local; all are taken down in the end."""
+def engine_settings(request: pytest.FixtureRequest, engine: str) -> Dict[str, str]:
+    """The variables that make neuro-local use this engine."""
+    if engine == DOCKER:
+        images = request.getfixturevalue("docker_engine")
+        images.ensure(TENSORBOARD, FILEBROWSER)
+        return {"NEURO_LOCAL_ENGINE": DOCKER, "DOCKER_HOST": images.host}
     if not sys.platform.startswith("linux"):
         impossible("neuro-local's sandboxes need Linux")
+    return {"NEURO_LOCAL_ENGINE": SANDBOX}
+
+
+@pytest.fixture(scope="session")
+def make_platform(
+    tmp_path_factory: pytest.TempPathFactory, client: Client, engine_settings: Dict[str, str]
+) -> Iterator[Callable[..., Platform]]:
+    """Starts instances of neuro-local; all are taken down in the end."""
     platforms: List[Platform] = []
 
     def start(settings: Optional[Dict[str, str]] = None, wrapper: Sequence[str] = ()) -> Platform:
         folder = tmp_path_factory.mktemp("platform")
+        settings = {**engine_settings, **(settings or {})}
         platforms.append(Platform(folder, client=client, settings=settings, wrapper=wrapper))
         platforms[-1].up()
         return platforms[-1]

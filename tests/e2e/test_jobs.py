@@ -12,7 +12,7 @@ import pytest
 from clients import APOLO
 
 from .commands import wait_until
-from .conftest import PLAIN_IMAGE, only_with
+from .conftest import PLAIN_IMAGE, SANDBOX, only_on, only_with
 from .platform import Job, Platform, fetch
 
 numbers = itertools.count(1)
@@ -188,7 +188,10 @@ def test_streams_of_exec_stay_apart(platform: Platform, sleeper: Job) -> None:
 
 
 def test_exec_of_a_command_that_does_not_exist(platform: Platform, sleeper: Job) -> None:
-    platform.neuro("exec", "-T", sleeper.name, "no-such-command", code=127)
+    result = platform.neuro("exec", "-T", sleeper.name, "no-such-command", code=None)
+
+    # 126 is what Docker before version 23 says.
+    assert result.code in (126, 127)
 
 
 def test_exec_shares_the_jobs_files_and_processes(platform: Platform, sleeper: Job) -> None:
@@ -270,7 +273,7 @@ def test_attach_to_a_job_that_was_killed_ends(platform: Platform, name: str) -> 
 
 
 def test_port_forward_reaches_a_server_in_the_job(platform: Platform, name: str) -> None:
-    platform.start_job("python3 -m http.server 8123 --directory /project", name=name)
+    platform.start_job("python3 -m http.server 8123 --directory /usr", name=name)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -284,15 +287,22 @@ def test_port_forward_reaches_a_server_in_the_job(platform: Platform, name: str)
 
 
 def test_saved_job_is_an_image_to_run(platform: Platform, name: str, sleeper: Job) -> None:
-    platform.neuro("exec", "-T", name, "sh", "-c", "echo kept >/opt/kept; echo gone >/tmp/gone")
+    platform.neuro("exec", "-T", name, "sh", "-c", "echo kept >/opt/kept")
 
     platform.neuro("save", name, f"image:{name}:v1")
 
-    script = "cat /opt/kept; ls /tmp"
-    result = platform.neuro("run", "-T", f"image:{name}:v1", "sh", "-c", script)
+    result = platform.neuro("run", "-T", f"image:{name}:v1", "cat", "/opt/kept")
     assert "kept" in result.stdout
-    assert "gone" not in result.stdout
     assert platform.job(name).status == "running"
+
+
+@only_on(SANDBOX)  # a container's /tmp is a folder like any other
+def test_saved_image_has_nothing_in_tmp(platform: Platform, name: str, sleeper: Job) -> None:
+    platform.neuro("exec", "-T", name, "touch", "/tmp/gone")
+
+    platform.neuro("save", name, f"image:{name}")
+
+    assert "gone" not in platform.neuro("run", "-T", f"image:{name}", "ls", "/tmp").stdout
 
 
 def test_plain_image_knows_nothing_of_saved_ones(

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from .conftest import Render, no_client
+from .conftest import Render, no_client, no_job
 from .project import Project, make_wheel
 
-pytestmark = no_client
+pytestmark = [no_client, no_job]
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ import pytest
 from clients import APOLO
 
 from .commands import run
-from .conftest import no_client, only_with
+from .conftest import no_client, no_job, only_with
 from .platform import Platform
 from .project import Project
+
+pytestmark = no_job
 
 # Does what a user does at the page that opens: pastes the token, sends the form, and follows to
 # where the client waits. Fails as a browser would that was closed at a refusal.

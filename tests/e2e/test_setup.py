@@ -11,7 +11,7 @@ import pytest
 from machine import impossible
 
 from .commands import wait_until
-from .conftest import Render, no_client
+from .conftest import SANDBOX, Render, no_client, no_job, only_on
 from .platform import Platform, available, is_root
 from .project import Project, make_wheel
 
@@ -39,6 +39,7 @@ def imports(project: Project, module: str) -> None:
     project.platform.neuro("run", "-T", f"image:{project.slug}", "python", "-c", code)
 
 
+@no_job
 @no_client
 def test_make_alone_prints_help(project: Project) -> None:
     result = project.make()
@@ -47,6 +48,7 @@ def test_make_alone_prints_help(project: Project) -> None:
         assert line in result.stdout
 
 
+@no_job
 def test_check_approves_of_a_project_that_is_ready(ready: Project) -> None:
     result = ready.make("check")
 
@@ -54,28 +56,33 @@ def test_check_approves_of_a_project_that_is_ready(ready: Project) -> None:
     assert "cpu-small" in result.stdout
 
 
+@no_job
 def test_check_names_the_presets_there_are(ready: Project) -> None:
     ready.fails("check", PRESET="gpu-nope", says="there is no preset gpu-nope")
 
     assert "cpu-large" in ready.make("check", PRESET="gpu-nope", code=2).stderr
 
 
+@no_job
 def test_check_asks_for_setup(project: Project) -> None:
     project.fails("check", says="make setup")
 
 
+@no_job
 def test_check_asks_for_setup_after_the_lists_changed(ready: Project) -> None:
     outdate(ready)
 
     ready.fails("check", says="make setup")
 
 
+@no_job
 def test_check_asks_for_login(project: Project) -> None:
     stranger = Project(project.path, project.platform, environment=project.platform.plain_env)
 
     stranger.fails("check", says="make login")
 
 
+@no_job
 def test_check_asks_for_login_when_the_login_expired(
     render: Render, expired_platform: Platform
 ) -> None:
@@ -84,16 +91,19 @@ def test_check_asks_for_login_when_the_login_expired(
     project.fails("check", says="make login")
 
 
+@no_job
 def test_check_notices_that_the_platform_is_gone(render: Render, dead_platform: Platform) -> None:
     project = render(dead_platform)
 
     project.fails("check", says="no connection")
 
 
+@no_job
 def test_check_refuses_a_run_that_makes_no_job_name(ready: Project) -> None:
     ready.fails("check", RUN="Not_A_Name", says="choose a shorter RUN")
 
 
+@no_job
 @no_client
 def test_check_misses_the_client(ready: Project) -> None:
     ready.fails("check", NEURO="no-such-client", says="pip install apolo-cli")
@@ -148,10 +158,10 @@ def test_failing_setup_takes_back_the_old_stamp(quick: Project) -> None:
     assert_not_set_up(quick)
 
 
-def test_apt_packages_are_installed_into_the_image(project: Project) -> None:
-    if not is_root():
+def test_apt_packages_are_installed_into_the_image(project: Project, engine: str) -> None:
+    if engine == SANDBOX and not is_root():
         pytest.skip("apt-get in a sandbox needs root")
-    if available("sh", "-c", "command -v cowsay"):
+    if engine == SANDBOX and available("sh", "-c", "command -v cowsay"):
         pytest.skip("this machine has cowsay already")
     project.write("requirements/apt.txt", "cowsay # small\r\n")
     project.write("requirements/pip.txt", "")
@@ -162,6 +172,7 @@ def test_apt_packages_are_installed_into_the_image(project: Project) -> None:
     assert "moo" in project.platform.neuro(*command).stdout
 
 
+@only_on(SANDBOX)  # who is root in a container, whoever started it
 def test_ordinary_user_learns_that_apt_packages_need_root(
     render: Render, ordinary_platform: Platform
 ) -> None:
@@ -174,6 +185,7 @@ def test_ordinary_user_learns_that_apt_packages_need_root(
     assert_not_set_up(project)
 
 
+@only_on(SANDBOX)
 def test_ordinary_user_sets_up_with_pip(render: Render, ordinary_platform: Platform) -> None:
     project = render(ordinary_platform)
     make_wheel(project.path / "requirements")
@@ -210,6 +222,7 @@ def test_interrupted_setup_leaves_no_job_and_no_stamp(project: Project) -> None:
     assert_not_set_up(project)
 
 
+@no_job
 @no_client
 def test_setup_needs_the_lists(project: Project) -> None:
     (project.path / "requirements" / "apt.txt").unlink()
@@ -217,6 +230,7 @@ def test_setup_needs_the_lists(project: Project) -> None:
     project.fails("setup", says="requirements/apt.txt")
 
 
+@no_job
 def test_setup_without_login_starts_nothing(project: Project) -> None:
     stranger = Project(project.path, project.platform, environment=project.platform.plain_env)
 
@@ -225,18 +239,21 @@ def test_setup_without_login_starts_nothing(project: Project) -> None:
     assert_not_set_up(project)
 
 
+@no_job
 def test_setup_with_a_wrong_preset_starts_nothing(quick: Project) -> None:
     quick.fails("setup", PRESET="nope", says="failed while starting a job")
 
     assert_not_set_up(quick)
 
 
+@no_job
 @no_client
 @pytest.mark.parametrize("target", ["run_training", "run_jupyter"])
 def test_job_refuses_to_start_before_setup(project: Project, target: str) -> None:
     project.fails(target, says="run `make setup`")
 
 
+@no_job
 @no_client
 def test_job_refuses_to_start_with_a_stale_image(ready: Project) -> None:
     outdate(ready)

@@ -13,9 +13,11 @@ from typing import Dict
 import pytest
 
 from .commands import Command, wait_until
-from .conftest import Render, no_client
+from .conftest import Render, no_client, no_job
 from .platform import Platform
 from .project import Project
+
+pytestmark = no_job
 
 # Large enough to be caught in the middle.
 LARGE = 192 * 2**20

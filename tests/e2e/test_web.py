@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import pytest
 
 from .commands import wait_until
-from .conftest import PLAIN_IMAGE, Render, Trained, made_ready
+from .conftest import PLAIN_IMAGE, Render, Trained, made_ready, no_job
 from .platform import Job, Platform
 from .project import Project
 
@@ -89,6 +89,7 @@ def test_browser_opens_at_the_jobs_page_each_time(ready: Project, file_server: s
     assert len(ready.platform.browser.opened) == len(before) + 2
 
 
+@no_job
 def test_jupyter_on_a_wrong_preset_is_a_failure(ready: Project) -> None:
     ready.fails("run_jupyter", PRESET="gpu-nope", says="not started")
 
@@ -141,6 +142,7 @@ def test_filebrowser_that_its_image_lacks_is_a_failure(ready: Project) -> None:
     assert ready.job("filebrowser").status == "failed"
 
 
+@no_job
 @pytest.mark.parametrize("target", ["run_jupyter", "run_tensorboard", "run_filebrowser"])
 def test_page_is_not_started_when_the_login_expired(
     render: Render, expired_platform: Platform, target: str

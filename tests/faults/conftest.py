@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Callable, Iterator
 
 import pytest
-from e2e.conftest import DEADLINE, client, lane, make_platform, platform, render
+from e2e.conftest import (
+    DEADLINE,
+    client,
+    engine_settings,
+    lane,
+    make_platform,
+    platform,
+    render,
+)
 from e2e.platform import Platform
 
 from .line import Line, environment
 from .proxy import Proxy
 
-__all__ = ["client", "make_platform", "platform", "render"]
+__all__ = ["client", "engine_settings", "make_platform", "platform", "render"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

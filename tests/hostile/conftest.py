@@ -7,6 +7,7 @@ from e2e.conftest import (
     DEADLINE,
     Render,
     client,
+    engine_settings,
     lane,
     made_ready,
     make_platform,
@@ -16,7 +17,7 @@ from e2e.conftest import (
 
 from .client import Platform
 
-__all__ = ["client", "make_platform", "platform", "render"]
+__all__ = ["client", "engine_settings", "make_platform", "platform", "render"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hostile.answers import ANSWERS, Rendering
 from hostile.client import ARGUMENTS, TREES, Platform
-from hostile.conftest import client, hostile, make_platform, platform, render
+from hostile.conftest import client, engine_settings, hostile, make_platform, platform, render
 from hostile.exploring import explore
 from hostile.test_answers import rendering
 from hostile.test_lists import LISTS, Installing, installing
@@ -14,7 +14,7 @@ from hostile.variables import VARIABLES, Calling, Variable, strategies
 from hypothesis import strategies as st
 
 __all__ = ["calling", "client", "hostile", "installing", "make_platform", "platform", "render"]
-__all__ += ["rendering"]
+__all__ += ["engine_settings", "rendering"]
 
 pytestmark = pytest.mark.timeout(1800)
 
