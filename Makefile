@@ -2,6 +2,8 @@
 
 # Python to build .venv with, 3.10 or newer, e.g. make test PYTHON=python3.12
 PYTHON ?= python3
+# What the demo's jobs run on: sandbox, docker or auto, e.g. make demo ENGINE=docker
+ENGINE ?= sandbox
 # 1: the demo leaves its project and pages up, e.g. make demo KEEP=1
 KEEP ?=
 # Extra arguments for pytest, e.g. make test PYTEST_ARGS='-k upload -x'
@@ -22,7 +24,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## render a project and take it through its whole cycle on neuro-local
-	@PATH="$(CURDIR)/$(BIN):$$PATH" KEEP="$(KEEP)" sh scripts/demo.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" KEEP="$(KEEP)" NEURO_LOCAL_ENGINE="$(ENGINE)" sh scripts/demo.sh
 
 test:  ## run every test: unit and end to end
 	@$(MAKE) --no-print-directory --jobs=2 _tested_with

@@ -1,13 +1,15 @@
 # The whole cycle of a project on neuro-local, in a temporary folder that goes again in the end;
-# with KEEP=1 the project and its pages stay up. Run by `make demo`, with the commands
-# cookiecutter, neuro-local, neuro and python of its environment on PATH.
+# with KEEP=1 the project and its pages stay up, and with NEURO_LOCAL_ENGINE=docker its jobs are
+# containers. Run by `make demo`, with the commands cookiecutter, neuro-local, neuro and python of
+# its environment on PATH.
 set -eu
 
 # The project's own make starts afresh, whatever options this one was given.
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
 template=$(pwd)
-# What a project's requirements bring changes with time; the demo shall not.
+# What a project's requirements bring changes with time; the demo shall not. (Containers see none
+# of this machine's variables.)
 PIP_CONSTRAINT=$template/tests/project-constraints.txt
 export PIP_CONSTRAINT
 folder=$(mktemp -d "${TMPDIR:-/tmp}/neuro-demo.XXXXXX")
@@ -76,7 +78,7 @@ run make upload
 say 'Train: a job on the platform, its log here, its exit code that of make'
 run make run_training RUN=demo TRAIN_ARGS='--epochs 5'
 
-say 'TensorBoard, in its own image (made once, at first use), shows that training'
+say 'TensorBoard, in its own image (fetched or made once, at first use), shows that training'
 shown=$folder/tensorboard
 run make run_tensorboard BROWSE= | tee "$shown"
 python "$template/scripts/tensorboard_shows.py" demo <"$shown"
