@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator
 import dockerd
 import pytest
 from baking import TEMPLATE, Project, plant_recorder
+from dockercli import Docker
 from dockerimages import ALIASES, BASE, Images, is_kept
 from machine import impossible, untimed
 
@@ -76,3 +77,13 @@ def docker_engine() -> Iterator[Images]:
             yield images
     except dockerd.Unavailable as error:
         impossible(str(error))
+
+
+@pytest.fixture
+def docker(docker_engine: Images) -> Iterator[Docker]:
+    """The command of that engine, which must be one that reaches this machine's loopback."""
+    docker = Docker(docker_engine.host)
+    if not docker.reaches_loopback:
+        impossible("this Docker engine runs in a machine or network of its own")
+    yield docker
+    docker.forget()

@@ -31,7 +31,7 @@ class DockerEngine(Engine):
     def __init__(
         self, *, instance: str, registry: Optional[str], password: str, environ: Mapping[str, str]
     ) -> None:
-        self._instance = instance
+        self.instance = instance
         self._registry = registry
         self._password = password
         self._environ = environ
@@ -40,13 +40,13 @@ class DockerEngine(Engine):
     async def start(self) -> None:
         self._client = await dockerclient.connect(self._environ)
         try:
-            await _clear(self._client, self._instance)
+            await _clear(self._client, self.instance)
         except FAILURES as error:
             await self._client.close()
             raise EngineUnavailable(f"The Docker engine does not work: {said(error)}.") from None
         self._images = Images(
             self._client,
-            instance=self._instance,
+            instance=self.instance,
             # In a virtual machine, this address would be another one's.
             registry=self._registry if self._client.is_here else None,
             password=self._password,
@@ -83,7 +83,7 @@ class DockerEngine(Engine):
         await asyncio.gather(*(task.remove() for task in list(self._tasks)))
         await self._images.close()
         with suppress(*FAILURES):
-            await _clear(self._client, self._instance)
+            await _clear(self._client, self.instance)
         await self._client.close()
 
     async def _start(self, task: DockerTask, name: str) -> None:
@@ -117,7 +117,7 @@ class DockerEngine(Engine):
             "Env": [
                 f"{name}={value}" for name, value in {**terminal(spec.tty), **spec.env}.items()
             ],
-            "Labels": {LABEL_INSTANCE: self._instance, LABEL_JOB: spec.job_id},
+            "Labels": {LABEL_INSTANCE: self.instance, LABEL_JOB: spec.job_id},
             "Tty": spec.tty,
             "OpenStdin": True,
             "StdinOnce": True,

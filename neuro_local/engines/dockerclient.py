@@ -62,7 +62,7 @@ async def connect(environ: Mapping[str, str]) -> Client:
     api = Docker("http://docker", connector=aiohttp.UnixConnector(str(path), limit=0))
     try:
         info = await asyncio.wait_for(api.system.info(), FIRST_ANSWER)
-    except (*FAILURES, asyncio.TimeoutError, ValueError) as error:
+    except (*FAILURES, asyncio.TimeoutError, ValueError, TypeError) as error:
         await _close(api)
         text = f"What listens on {path} does not answer like a Docker engine: {said(error)}"
         raise EngineUnavailable(f"{text}. Restart Docker, {INSTEAD}.") from None

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import pytest
 from clients import CLIENTS, Client
-from dockerimages import Images
+from dockercli import Docker
 from e2e.platform import Platform
 from machine import impossible
 
@@ -16,7 +16,6 @@ from neuro_local.registry import PROGRAM
 
 from .builder import IGNORED, SOURCE, Builder
 from .deepo import Deepo
-from .engine import Engine
 
 
 @pytest.fixture
@@ -50,17 +49,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture
-def docker(docker_engine: Images) -> Iterator[Engine]:
-    """The tests' Docker engine, which must be one that pushes to this machine's loopback."""
-    docker = Engine(docker_engine.host)
-    if not docker.reaches_loopback:
-        impossible("this Docker engine runs in a machine or network of its own")
-    yield docker
-    docker.forget()
-
-
-@pytest.fixture
-def platform(tmp_path: Path, client: Client, docker: Engine) -> Iterator[Platform]:
+def platform(tmp_path: Path, client: Client, docker: Docker) -> Iterator[Platform]:
     """An instance whose jobs are containers of that engine, with a registry."""
     if not shutil.which(PROGRAM):
         impossible(f"{PROGRAM} is not installed; on Debian `make test` as root installs it")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from baking import render
+from dockercli import Docker
 from dockerimages import BASE
 from e2e.commands import run
 from e2e.platform import Platform
 from e2e.project import Project, make_wheel
 
 from .deepo import Deepo
-from .engine import Engine
 
 # Seconds.
 pytestmark = pytest.mark.timeout(240)
@@ -23,7 +23,7 @@ TRAIN = "python -c \"import tiny; open('../results/made', 'w').write(open('/made
 
 
 @pytest.fixture
-def image(tmp_path: Path, copied: Path, platform: Platform, docker: Engine) -> str:
+def image(tmp_path: Path, copied: Path, platform: Platform, docker: Docker) -> str:
     """What Deepo's Dockerfile makes, on the platform and nowhere else."""
     image = docker.image()
     deepo = Deepo(tmp_path / "deepo", DOCKERFILE)
@@ -51,7 +51,7 @@ def test_project_starts_from_an_image_that_deepo_made(
 
 
 def test_push_without_a_login_says_how_to_log_in(
-    copied: Path, platform: Platform, docker: Engine
+    copied: Path, platform: Platform, docker: Docker
 ) -> None:
     image = docker.image()
     docker("tag", BASE, image)
@@ -67,7 +67,7 @@ def test_push_without_a_login_says_how_to_log_in(
 
 
 def test_build_that_fails_leaves_no_image(
-    tmp_path: Path, copied: Path, platform: Platform, docker: Engine
+    tmp_path: Path, copied: Path, platform: Platform, docker: Docker
 ) -> None:
     image = docker.image()
     deepo = Deepo(tmp_path / "deepo", f"FROM {BASE}\nRUN exit 5\n")

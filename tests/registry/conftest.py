@@ -11,6 +11,7 @@ from typing import AsyncIterator, Optional
 
 import pytest
 from aiohttp import web
+from clients import CLIENTS, Client
 from conformance.wire import Server
 from machine import impossible
 
@@ -98,3 +99,10 @@ async def sandboxes(settings: Settings) -> AsyncIterator[Serving]:
     """An instance of the sandbox engine, which has no registry server."""
     async with serving(settings, None) as running:
         yield running
+
+
+@pytest.fixture(params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest) -> Client:
+    client: Client = request.param
+    client.require()
+    return client

@@ -13,15 +13,15 @@ from typing import List
 import pytest
 from baking import render
 from base_image.builder import pins
-from base_image.conftest import client, copied, docker, platform
-from base_image.engine import Engine
+from base_image.conftest import client, copied, platform
+from dockercli import Docker
 from dockerimages import BASE
 from e2e.commands import run
 from e2e.conftest import no_client
 from e2e.platform import Platform
 from e2e.project import Project, make_wheel
 
-__all__ = ["client", "copied", "docker", "platform"]
+__all__ = ["client", "copied", "platform"]
 
 # Seconds.
 BUILD = 900
@@ -31,7 +31,7 @@ USES = "python -c 'import tensorflow, torch; print(tensorflow.ones(3).numpy().su
 
 
 @pytest.fixture
-def where(tmp_path: Path, docker: Engine) -> List[str]:
+def where(tmp_path: Path, docker: Docker) -> List[str]:
     """The variables that say where PyTorch is."""
     named = os.environ.get("TORCH_INDEX")
     if named:
@@ -47,7 +47,7 @@ def where(tmp_path: Path, docker: Engine) -> List[str]:
 
 
 def test_project_starts_from_our_own_image(
-    tmp_path: Path, copied: Path, platform: Platform, docker: Engine, where: List[str]
+    tmp_path: Path, copied: Path, platform: Platform, docker: Docker, where: List[str]
 ) -> None:
     image = docker.image()
     command = ["make", "base_image_cpu", "push_base_image", f"IMAGE={image}", *where]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from machine import impossible
 
 from neuro_local import config
 from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
+from neuro_local.engines.docker import DockerEngine
 from neuro_local.engines.sandbox import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 
@@ -56,6 +58,16 @@ def link_downloads(cache: Path) -> None:
     downloads.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         (cache / "pip").symlink_to(downloads)
+
+
+def docker_engine_at(host: str, instance: Optional[str] = None) -> DockerEngine:
+    """Return an engine of an instance of its own, at that address of a Docker engine."""
+    return DockerEngine(
+        instance=instance or f"test-{secrets.token_hex(6)}",
+        registry=None,
+        password="",
+        environ={"DOCKER_HOST": host},
+    )
 
 
 async def ready(engine: Engine) -> None:

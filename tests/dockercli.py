@@ -7,24 +7,32 @@ import subprocess
 from typing import List
 
 
-class Engine:
+class Docker:
+    """The command `docker` for the engine at that address."""
+
     def __init__(self, host: str) -> None:
         self.host = host
         self._prefixes: List[str] = []
 
-    def __call__(self, *words: str) -> str:
+    def __call__(self, *words: str, data: bytes = b"") -> str:
+        return self.read(*words, data=data).decode().strip()
+
+    def read(self, *words: str, data: bytes = b"") -> bytes:
+        """Return what a command prints that reads the data; the test fails if it does."""
         environ = {**os.environ, "DOCKER_HOST": self.host}
-        done = subprocess.run(["docker", *words], capture_output=True, text=True, env=environ)
+        done = subprocess.run(["docker", *words], input=data, capture_output=True, env=environ)
         assert done.returncode == 0, (words, done.stderr)
-        return done.stdout.strip()
+        return done.stdout
 
     @property
     def reaches_loopback(self) -> bool:
         """Whether its 127.0.0.1, where it pushes to, is this machine's."""
-        kernel, security = self("info", "--format={{.KernelVersion}} {{.SecurityOptions}}").split(
-            " ", 1
-        )
+        told = self("info", "--format={{.KernelVersion}} {{.SecurityOptions}}")
+        kernel, security = told.split(" ", 1)
         return kernel == os.uname().release and "rootless" not in security
+
+    def has(self, image: str) -> bool:
+        return bool(self("image", "ls", "--quiet", image))
 
     def image(self) -> str:
         """Return a name of the test's own for an image."""
