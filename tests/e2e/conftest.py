@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ TEMPLATE = HERE.parent.parent
 PLAIN_IMAGE = "python:3.12-slim-bookworm"
 
 SANDBOX, DOCKER = "sandbox", "docker"
-ENGINES = os.environ.get("NEURO_TEST_ENGINES", SANDBOX).split(",")
 
 # What one test may take, the set-up of a project and a training included. Seconds.
 DEADLINE = 480
@@ -76,7 +74,7 @@ def client(request: pytest.FixtureRequest) -> Client:
     return client
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+@pytest.fixture(scope="session", params=[SANDBOX, DOCKER])
 def engine(request: pytest.FixtureRequest) -> str:
     """Each of the engines that jobs run on, likewise."""
     return str(request.param)
