@@ -48,6 +48,11 @@ class Client:
         rootless = any("rootless" in option for option in self.info.get("SecurityOptions") or ())
         return self.info.get("KernelVersion") == os.uname().release and not rootless
 
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman, which differs here and there from the API that it speaks."""
+        return "BuildahVersion" in self.info
+
     async def close(self) -> None:
         await _close(self.api)
 

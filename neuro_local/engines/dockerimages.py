@@ -8,6 +8,7 @@ pushed; what the engine has of them is a copy.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from contextlib import suppress
@@ -27,6 +28,9 @@ _REFERENCE = re.compile(
     rf"{_WORD}(?::[0-9]+)?(?:/{_WORD})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?(?:@[a-z0-9]+:[a-f0-9]+)?"
 )
 
+# What Podman, which knows more registries than one, puts before a name that has none.
+_HOST = re.compile("^(docker\\.io|localhost)/")
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,6 +42,7 @@ class Images:
         self, client: Client, *, instance: str, registry: Optional[str], password: str
     ) -> None:
         self._api = client.api
+        self._is_podman = client.is_podman
         self._instance = instance
         self._saved = f"neuro-local/{instance}/"
         self._registry = registry
@@ -95,8 +100,9 @@ class Images:
         names = []
         for image in await self._api.images.list():
             for tag in image.get("RepoTags") or ():
-                if tag.startswith(self._saved):
-                    names.append(tag.removeprefix(self._saved))
+                plain = _HOST.sub("", tag)
+                if plain.startswith(self._saved):
+                    names.append(plain.removeprefix(self._saved))
         return sorted(names)
 
     async def close(self) -> None:
@@ -111,15 +117,18 @@ class Images:
         """Commit it with what the image runs by itself, rather than with what this job ran. The
         job's own labels would make whatever starts from it look like ours."""
         config = image.get("Config") or {}
+        wanted = {
+            "Entrypoint": config.get("Entrypoint") or [],
+            "Cmd": config.get("Cmd") or [],
+            "WorkingDir": config.get("WorkingDir") or "/",
+            "Labels": {**(config.get("Labels") or {}), LABEL_INSTANCE: "", LABEL_JOB: ""},
+        }
         return await self._api.containers.container(container).commit(
             repository=repository,
             tag=tag,
-            config={
-                "Entrypoint": config.get("Entrypoint") or [],
-                "Cmd": config.get("Cmd") or [],
-                "WorkingDir": config.get("WorkingDir") or "/",
-                "Labels": {**(config.get("Labels") or {}), LABEL_INSTANCE: "", LABEL_JOB: ""},
-            },
+            config=wanted,
+            # Podman reads these alone. For Docker, an entrypoint of no words would be the job's.
+            changes=_instructions(wanted) if self._is_podman else None,
         )
 
     async def _refresh(self, reference: str, tell: Tell) -> None:
@@ -165,6 +174,16 @@ def _split(name: str) -> Sequence[str]:
     """Return repository and tag."""
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def _instructions(config: Mapping[str, Any]) -> Sequence[str]:
+    """Return the lines of a Dockerfile that say the same."""
+    return [
+        f"ENTRYPOINT {json.dumps(config['Entrypoint'])}",
+        f"CMD {json.dumps(config['Cmd'])}",
+        f"WORKDIR {config['WorkingDir']}",
+        *(f"LABEL {name}=" for name in (LABEL_INSTANCE, LABEL_JOB)),
+    ]
 
 
 def _missing(text: str) -> StartFailed:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import struct
 from pathlib import Path
-from typing import Any, AsyncIterator, Mapping
+from typing import Any, AsyncIterator, Mapping, Optional
 
 from aiodocker.exceptions import DockerError
 
@@ -74,12 +74,15 @@ class Stream:
         self._writer.close()
 
 
-async def hijack(socket: Path, target: str, body: Mapping[str, Any], *, tty: bool) -> Stream:
+async def hijack(
+    socket: Path, target: str, body: Optional[Mapping[str, Any]] = None, *, tty: bool
+) -> Stream:
     """Send a POST to the engine at that socket; return the connection that it becomes.
 
     Raises DockerError as aiodocker does, OSError without an engine.
     """
-    content = json.dumps(body).encode()
+    # Nothing for nothing: what Podman does not expect is input to it.
+    content = b"" if body is None else json.dumps(body).encode()
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=BLOCK)
     try:
         writer.write(

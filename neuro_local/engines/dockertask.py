@@ -108,7 +108,7 @@ class DockerTask(Task):
     async def _start(self, container: DockerContainer) -> None:
         target = f"/containers/{container.id}/attach?stream=1&stdin=1&stdout=1&stderr=1"
         tty = bool(self._config["Tty"])
-        stream = await hijack(self._client.socket, target, {}, tty=tty)
+        stream = await hijack(self._client.socket, target, tty=tty)
         try:
             await container.start()
             details = await container.show()
@@ -147,7 +147,10 @@ def terminal(tty: bool) -> Mapping[str, str]:
 async def _ended(container: DockerContainer) -> int:
     """Return the exit code of a container's main process, once it has one."""
     try:
-        return int((await container.wait())["StatusCode"])
+        code = int((await container.wait())["StatusCode"])
+        if code == 0:  # says Podman also of a container that somebody removed
+            await container.show()
+        return code
     except (*FAILURES, KeyError, ValueError) as error:
         logger.warning("container %s is lost: %s", container.id, said(error))
         return KILLED
