@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +16,17 @@ from pathlib import Path
 from typing import AsyncIterator, List, Set, cast
 
 import pytest
-from enginekit import Output, Result, eventually, executed, ran, ready, shared_cache, start
+from enginekit import (
+    DEADLINE,
+    Output,
+    Result,
+    eventually,
+    executed,
+    ran,
+    ready,
+    shared_cache,
+    start,
+)
 
 from neuro_local.engines import trash
 from neuro_local.engines.base import Mount
@@ -108,11 +119,12 @@ async def test_user_stays_a_user_and_has_no_capabilities(engine: SandboxEngine) 
 async def test_exit_code_reaches_a_server_that_was_busy_when_the_job_ended(
     engine: SandboxEngine,
 ) -> None:
-    task = await start(engine, "sh", "-c", "sleep 0.5; exit 3")
+    task = cast(SandboxTask, await start(engine, "sh", "-c", "sleep 0.5; exit 3"))
+    assert task._handle is not None
     asking = [asyncio.ensure_future(task.connect(80)) for _ in range(10)]
     await asyncio.sleep(0)
-    while any(map(name, descendants(os.getpid()))):
-        time.sleep(0.01)  # the loop stands still: ten answers, the code and the end are all there
+    # The loop stands still until init has gone: ten answers, the code and the end are all there.
+    assert select.select([task._handle], [], [], DEADLINE)[0]
     time.sleep(0.1)
 
     assert await task.main.wait() == 3
