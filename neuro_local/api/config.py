@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ..config import PRESETS
 from . import oauth
-from .keys import BASE_URL, IDENTITY, LOGINS
+from .keys import AUTHORIZED, BASE_URL, IDENTITY, LOGINS
 from .payloads import PRIVATE_JSON, config_payload
 
 PUBLIC = ("/api/v1/config", "/oauth/authorize", "/oauth/token", "/oauth/logout", "/oauth/success")
@@ -18,7 +18,7 @@ CAPACITY = 1000
 
 
 async def get_config(request: web.Request) -> web.Response:
-    authorized = bool(request.get("authorized"))
+    authorized = request.get(AUTHORIZED, False)
     payload = config_payload(request.app[IDENTITY], request.app[BASE_URL], authorized=authorized)
     return web.json_response(payload)
 

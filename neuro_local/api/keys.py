@@ -1,4 +1,4 @@
-"""Typed keys under which the application holds what its handlers need."""
+"""Typed keys under which the application, and a request, hold what handlers need."""
 
 from __future__ import annotations
 
@@ -20,3 +20,5 @@ IMAGES = web.AppKey("IMAGES", ImageService)
 INGRESS = web.AppKey("INGRESS", Ingress)
 VIEWERS = web.AppKey("VIEWERS", Viewers)
 LOGINS = web.AppKey("LOGINS", Logins)
+# Whether a request that needs no token came with the right one.
+AUTHORIZED = web.RequestKey("AUTHORIZED", bool)

@@ -23,6 +23,7 @@ from ..errors import (
     Unauthorized,
     Unsupported,
 )
+from .keys import AUTHORIZED
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def authentication(token: str, public: Callable[[web.Request], bool]) -> Middlew
             raise Unauthorized(
                 "no token, or not this platform's; `neuro-local env` prints how to log in"
             )
-        request["authorized"] = True
+        request[AUTHORIZED] = True
         return await handler(request)
 
     return authenticate
