@@ -28,7 +28,9 @@ from .models import Identity
 from .registry import PROGRAM, RegistryServer
 from .services.images import ImageService, no_registry
 from .services.jobs import JobService
+from .services.secrets import SecretService
 from .services.storage import StorageService
+from .services.tasks import TaskSpecs
 from .store import JobStore
 
 
@@ -92,11 +94,12 @@ def create_app(
     upstream = Upstream(registry) if registry else None
     pushed = upstream.has if upstream else no_registry
     images = ImageService(f"{HOST}:{port}", identity, engine, pushed)
+    secrets = SecretService(settings.secrets, identity)
     jobs = JobService(
         identity=identity,
         store=JobStore(settings.state / "jobs.db"),
         engine=engine,
-        storage=storage,
+        specs=TaskSpecs(identity, storage, images, secrets),
         images=images,
         pages=ingress,
         logs=settings.state / "logs",
@@ -105,6 +108,7 @@ def create_app(
     app[keys.IDENTITY] = identity
     app[keys.BASE_URL] = f"http://{HOST}:{port}"
     app[keys.STORAGE] = storage
+    app[keys.SECRETS] = secrets
     app[keys.JOBS] = jobs
     app[keys.IMAGES] = images
     app[UPSTREAM] = upstream

@@ -55,6 +55,10 @@ class Settings:
     def storage(self) -> Path:
         return self.state / "storage"
 
+    @property
+    def secrets(self) -> Path:
+        return self.state / "secrets"
+
 
 def load(
     state_dir: Optional[str], environ: Mapping[str, str], engine: Optional[str] = None

@@ -6,20 +6,23 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Optional, Union
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: Union[str, bytes], *, beside: Optional[Path] = None) -> None:
     """Write a file that only its owner can read, so that it is there whole or not at all.
 
+    It is written under the name `beside`, on the same file system, where PATH.new may be taken.
     Raises OSError, and then leaves what was there before.
     """
-    temporary = path.with_name(path.name + ".new")
+    temporary = beside or path.with_name(path.name + ".new")
+    data = content.encode() if isinstance(content, str) else content
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(text)
+        with open(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
     except OSError:

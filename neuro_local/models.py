@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Mapping, Optional, Tuple
+from typing import FrozenSet, Mapping, Optional, Tuple
 
 
 def now() -> datetime:
@@ -73,6 +73,22 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """A secret of that `key`; `uri` as the client sent it."""
+
+    uri: str
+    key: str
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """A secret as a read-only file in the job."""
+
+    secret: Secret
+    target: str
+
+
+@dataclass(frozen=True)
 class Http:
     """The port that serves the job's web page."""
 
@@ -94,7 +110,9 @@ class JobSpec:
     working_dir: Optional[str] = None
     http: Optional[Http] = None
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)
     volumes: Tuple[Volume, ...] = ()
+    secret_files: Tuple[SecretFile, ...] = ()
     tty: bool = False
     shm: bool = False
     life_span_minutes: Optional[int] = None
@@ -152,6 +170,18 @@ class Job:
         if self.started_at is None:
             return 0.0
         return ((self.finished_at or now()) - self.started_at).total_seconds()
+
+    @property
+    def secrets(self) -> FrozenSet[str]:
+        """Keys of the secrets that it was given."""
+        files = (file.secret for file in self.spec.secret_files)
+        return frozenset(secret.key for secret in (*self.spec.secret_env.values(), *files))
+
+    def lasting(self, minutes: int) -> Job:
+        """Return it with another life span."""
+        return dataclasses.replace(
+            self, spec=dataclasses.replace(self.spec, life_span_minutes=minutes)
+        )
 
     def moved(self, transition: Transition) -> Job:
         return dataclasses.replace(self, transitions=self.transitions + (transition,))

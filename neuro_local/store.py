@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 from .errors import StorageError
-from .models import Http, Job, JobFilter, JobSpec, JobStatus, Preset, Transition, Volume
+from .models import (
+    Http,
+    Job,
+    JobFilter,
+    JobSpec,
+    JobStatus,
+    Preset,
+    Secret,
+    SecretFile,
+    Transition,
+    Volume,
+)
 
 # What the file and those beside it need at least to be opened. Bytes.
 ROOM = 128 * 1024
@@ -131,12 +142,18 @@ def _load(text: str) -> Job:
     record.pop("key", None)  # records made before pages had tickets
     spec = record.pop("spec")
     http = spec.pop("http")
+    # Records made before there were secrets have neither.
+    secret_env, secret_files = spec.pop("secret_env", {}), spec.pop("secret_files", ())
     return Job(
         spec=JobSpec(
             preset=Preset(**spec.pop("preset")),
             tags=tuple(spec.pop("tags")),
             volumes=tuple(Volume(**volume) for volume in spec.pop("volumes")),
             http=Http(**http) if http else None,
+            secret_env={name: Secret(**secret) for name, secret in secret_env.items()},
+            secret_files=tuple(
+                SecretFile(Secret(**file["secret"]), file["target"]) for file in secret_files
+            ),
             **spec,
         ),
         transitions=tuple(_transition(item) for item in record.pop("transitions")),

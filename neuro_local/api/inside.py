@@ -1,4 +1,4 @@
-"""Reaching into a running job: its ports, and its file system as an image."""
+"""Reaching into a running job: its ports, its file system as an image, its processes to kill."""
 
 from __future__ import annotations
 
@@ -65,9 +65,15 @@ async def save(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def kill(request: web.Request) -> web.Response:
+    await request.app[JOBS].kill(jobs.find(request).id)
+    return web.Response(status=204)
+
+
 def routes() -> List[web.RouteDef]:
     job = "/monitoring/jobs/{job}"
     return [
         web.get(f"{job}/port_forward/{{port}}", port_forward),
         web.post(f"{job}/save", save),
+        web.post(f"{job}/kill", kill),
     ]

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: create, list, show, kill."""
+"""Jobs over HTTP: create, list, show, let run longer, kill."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from aiohttp import web
 from ..engines.base import Task
 from ..errors import InvalidRequest, NotFound, NotRunning
 from ..models import Job
-from .keys import IDENTITY, INGRESS, JOBS, STORAGE
+from .keys import IDENTITY, INGRESS, JOBS, SECRETS, STORAGE
 from .payloads import PRIVATE_JSON, job_payload
-from .requests import asks_for, parse_filter, parse_job, parse_limit, require_here
+from .requests import (
+    asks_for,
+    parse_filter,
+    parse_job,
+    parse_limit,
+    parse_minutes,
+    require_here,
+)
 
 NDJSON = "application/x-ndjson"
 
@@ -24,7 +31,7 @@ PAGE = 50
 
 async def create(request: web.Request) -> web.Response:
     body = await read_json(request)
-    spec = parse_job(body, request.app[STORAGE].uri_to_path)
+    spec = parse_job(body, request.app[STORAGE].uri_to_path, request.app[SECRETS].uri_to_key)
     require_here(body, request.app[IDENTITY])
     job = await request.app[JOBS].create(spec)
     return web.json_response(payload(request, job), status=202, content_type=PRIVATE_JSON)
@@ -36,6 +43,12 @@ async def show(request: web.Request) -> web.Response:
 
 async def kill(request: web.Request) -> web.Response:
     await request.app[JOBS].cancel(find(request).id)
+    return web.Response(status=204)
+
+
+async def set_life_span(request: web.Request) -> web.Response:
+    job = find(request)
+    request.app[JOBS].set_life_span(job.id, parse_minutes(await read_json(request), job))
     return web.Response(status=204)
 
 
@@ -122,5 +135,6 @@ def routes() -> List[web.RouteDef]:
         web.get("/api/v1/jobs", index),
         web.get("/api/v1/jobs/{job}", show),
         web.delete("/api/v1/jobs/{job}", kill),
+        web.put("/api/v1/jobs/{job}/max_run_time_minutes", set_life_span),
         web.get("/api/v1/tags", tags),
     ]

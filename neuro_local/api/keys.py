@@ -8,6 +8,7 @@ from ..ingress import Ingress
 from ..models import Identity
 from ..services.images import ImageService
 from ..services.jobs import JobService
+from ..services.secrets import SecretService
 from ..services.storage import StorageService
 from .oauth import Logins
 from .viewers import Viewers
@@ -15,6 +16,7 @@ from .viewers import Viewers
 IDENTITY = web.AppKey("IDENTITY", Identity)
 BASE_URL = web.AppKey("BASE_URL", str)
 STORAGE = web.AppKey("STORAGE", StorageService)
+SECRETS = web.AppKey("SECRETS", SecretService)
 JOBS = web.AppKey("JOBS", JobService)
 IMAGES = web.AppKey("IMAGES", ImageService)
 INGRESS = web.AppKey("INGRESS", Ingress)

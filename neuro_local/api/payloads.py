@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from ..config import HOST, PRESETS
+from ..engines.base import Usage
 from ..models import Identity, Job, JobSpec, Preset, Transition
 
 # JSON that holds a token or a ticket. Both clients read any `+json`, and write what they receive
@@ -45,6 +46,26 @@ def job_payload(job: Job, identity: Identity, url: Optional[str]) -> Dict[str, A
         "price_credits_per_hour": "0",
     }
     return _without_none(payload)
+
+
+def secret_payload(key: str, identity: Identity) -> Dict[str, Any]:
+    """Return a secret as clients list it, without its value."""
+    return {
+        "key": key,
+        "owner": identity.project,  # so says the platform
+        "org_name": identity.org,
+        "project_name": identity.project,
+    }
+
+
+def usage_payload(usage: Usage, timestamp: float) -> Dict[str, Any]:
+    """Return what a job uses, at a moment in seconds since 1970."""
+    return {
+        "cpu": usage.cpu,
+        "memory_bytes": usage.memory,
+        "memory": usage.memory / 2**20,
+        "timestamp": timestamp,
+    }
 
 
 def config_payload(identity: Identity, base: str, *, authorized: bool) -> Dict[str, Any]:
@@ -127,6 +148,11 @@ def _container_payload(spec: JobSpec) -> Dict[str, Any]:
             "volumes": [
                 {"src_storage_uri": v.uri, "dst_path": v.target, "read_only": v.read_only}
                 for v in spec.volumes
+            ],
+            "secret_env": {name: secret.uri for name, secret in spec.secret_env.items()},
+            "secret_volumes": [
+                {"src_secret_uri": file.secret.uri, "dst_path": file.target}
+                for file in spec.secret_files
             ],
         }
     )

@@ -5,19 +5,33 @@ The rules are the platform's (its API, section 5.1), so that what runs here runs
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..config import PRESETS
 from ..errors import InvalidRequest, Unsupported
-from ..models import Http, Identity, JobFilter, JobSpec, JobStatus, Preset, Volume
+from ..models import (
+    Http,
+    Identity,
+    Job,
+    JobFilter,
+    JobSpec,
+    JobStatus,
+    Preset,
+    Secret,
+    SecretFile,
+    Volume,
+)
 
 # The platform's rule for job names, with its limits; `job-` is kept for ids.
 JOB_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
 NAME_LENGTH = range(3, 41)
 MAX_TAGS = 16
 MAX_TAG_LENGTH = 256
+# Of a secret's value in base64, in characters.
+LONGEST_SECRET = 2**20
 # The platform counts minutes in 32 bits.
 MAX_LIFE_SPAN = 2**31 - 1
 
@@ -28,21 +42,20 @@ _IGNORED = frozenset(
 # What the platform does with these, neuro-local does not; said rather than ignored.
 _UNSUPPORTED = {
     "pass_config": "--pass-config",
-    "secret_env": "secrets in environment variables (--env NAME=secret:KEY)",
-    "secret_volumes": "secret volumes (--volume secret:KEY:PATH)",
     "disk_volumes": "disk volumes (--volume disk:ID:PATH)",
     "restart_policy": "--restart",
     "privileged": "--privileged",
     "energy_schedule_name": "--energy-schedule",
 }
 _KNOWN = frozenset(
-    "image preset_name name tags description command entrypoint working_dir http env volumes"
-    " resources tty max_run_time_minutes".split()
+    "image preset_name name tags description command entrypoint working_dir http env secret_env"
+    " volumes secret_volumes resources tty max_run_time_minutes".split()
 )
 
 
-def parse_job(body: Any, to_path: Callable[[str], str]) -> JobSpec:
-    """Return what a client asks for in POST /jobs; `to_path` gives a storage URI's path.
+def parse_job(body: Any, to_path: Callable[[str], str], to_key: Callable[[str], str]) -> JobSpec:
+    """Return what a client asks for in POST /jobs; `to_path` gives a storage URI's path, `to_key`
+    a secret URI's key.
 
     Raises InvalidRequest, or Unsupported for what only the real platform does.
     """
@@ -54,6 +67,9 @@ def parse_job(body: Any, to_path: Callable[[str], str]) -> JobSpec:
     unknown = set(body) - _KNOWN - _IGNORED - set(_UNSUPPORTED)
     if unknown:
         raise InvalidRequest(f"unknown keys in the job: {', '.join(sorted(unknown))}")
+    volumes = _volumes(_typed(body, "volumes", list) or [], to_path)
+    secret_files = _secret_files(_typed(body, "secret_volumes", list) or [], to_key)
+    _require_apart([*(v.target for v in volumes), *(file.target for file in secret_files)])
     return JobSpec(
         image=_typed(body, "image", str, required=True),
         preset=_preset(_typed(body, "preset_name", str, required=True)),
@@ -65,7 +81,12 @@ def parse_job(body: Any, to_path: Callable[[str], str]) -> JobSpec:
         working_dir=_absolute(_typed(body, "working_dir", str), "working_dir"),
         http=_http(_typed(body, "http", dict)),
         env=_env(_typed(body, "env", dict) or {}),
-        volumes=_volumes(_typed(body, "volumes", list) or [], to_path),
+        secret_env={
+            name: Secret(uri, to_key(uri))
+            for name, uri in _env(_typed(body, "secret_env", dict) or {}).items()
+        },
+        volumes=volumes,
+        secret_files=secret_files,
         tty=bool(_typed(body, "tty", bool)),
         shm=bool((_typed(body, "resources", dict) or {}).get("shm")),
         life_span_minutes=_life_span(_typed(body, "max_run_time_minutes", int)),
@@ -100,6 +121,31 @@ def parse_port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise InvalidRequest(f"{text!r} is not a port number")
     return int(text)
+
+
+def parse_secret(body: Any) -> Tuple[str, bytes]:
+    """Return key and value of a secret that is to be kept. Raises InvalidRequest."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("the secret must be a JSON object")
+    key, value = (_typed(body, name, str, required=True) for name in ("key", "value"))
+    if len(value) > LONGEST_SECRET:
+        raise InvalidRequest(f"the value of secret {key!r} is longer than {LONGEST_SECRET} bytes")
+    try:
+        return key, base64.b64decode(value, validate=True)
+    except ValueError:
+        raise InvalidRequest(f"the value of secret {key!r} is not in base64") from None
+
+
+def parse_minutes(body: Any, job: Job) -> int:
+    """Return the life span that a job is to have, from PUT /jobs/ID/max_run_time_minutes: so long
+    in all, or so much longer. Raises InvalidRequest."""
+    wanted = {"max_run_time_minutes": 0, "additional_max_run_time_minutes": 1}
+    if not isinstance(body, dict) or len(body) != 1 or not set(body) <= set(wanted):
+        raise InvalidRequest(f"send exactly one of {' and '.join(wanted)}")
+    ((key, minutes),) = body.items()
+    _life_span(_typed(body, key, int, required=True))
+    so_far = (job.spec.life_span_minutes or 0) * wanted[key]
+    return int(_life_span(so_far + minutes) or 0)
 
 
 def parse_command(text: Any) -> str:
@@ -147,9 +193,9 @@ def _typed(body: Dict[str, Any], key: str, kind: type, *, required: bool = False
     if value is None and not required:
         return None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidRequest(f"{key!r} of the job is not of type {kind.__name__}: {value!r}")
+        raise InvalidRequest(f"{key!r} is not of type {kind.__name__}: {value!r}")
     if isinstance(value, str) and "\0" in value:
-        raise InvalidRequest(f"{key!r} of the job holds a NUL character: {value!r}")
+        raise InvalidRequest(f"{key!r} holds a NUL character: {value!r}")
     return value
 
 
@@ -208,18 +254,31 @@ def _env(env: Dict[str, Any]) -> Dict[str, str]:
 def _volumes(volumes: Sequence[Any], to_path: Callable[[str], str]) -> Tuple[Volume, ...]:
     parsed = []
     for volume in volumes:
-        if not isinstance(volume, dict):
-            raise InvalidRequest(f"invalid volume {volume!r}")
-        uri = _typed(volume, "src_storage_uri", str, required=True)
-        target = _typed(volume, "dst_path", str, required=True)
-        _absolute(target, "volume path")
+        uri, target = _place(volume, "src_storage_uri")
         read_only = bool(_typed(volume, "read_only", bool))
-        parsed.append(Volume(uri, to_path(uri), target.rstrip("/") or "/", read_only))
-    targets = [volume.target for volume in parsed]
+        parsed.append(Volume(uri, to_path(uri), target, read_only))
+    return tuple(parsed)
+
+
+def _secret_files(volumes: Sequence[Any], to_key: Callable[[str], str]) -> Tuple[SecretFile, ...]:
+    places = (_place(volume, "src_secret_uri") for volume in volumes)
+    return tuple(SecretFile(Secret(uri, to_key(uri)), target) for uri, target in places)
+
+
+def _place(volume: Any, source: str) -> Tuple[str, str]:
+    """Return the URI of a volume and where it is in the job."""
+    if not isinstance(volume, dict):
+        raise InvalidRequest(f"invalid volume {volume!r}")
+    uri = _typed(volume, source, str, required=True)
+    target = _typed(volume, "dst_path", str, required=True)
+    _absolute(target, "volume path")
+    return uri, target.rstrip("/") or "/"
+
+
+def _require_apart(targets: Sequence[str]) -> None:
     for target in targets:
         if targets.count(target) > 1 or target == "/":
             raise InvalidRequest(f"volume path {target!r} is used twice or is the root")
-    return tuple(parsed)
 
 
 def _life_span(minutes: Optional[int]) -> Optional[int]:

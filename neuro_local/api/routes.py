@@ -7,7 +7,7 @@ from typing import List
 from aiohttp import web
 
 from ..errors import Unsupported
-from . import config, execs, inside, jobs, output, registry, storage
+from . import config, execs, inside, jobs, output, registry, secrets, storage, top
 
 
 def all_routes() -> List[web.RouteDef]:
@@ -17,6 +17,8 @@ def all_routes() -> List[web.RouteDef]:
         *output.routes(),
         *execs.routes(),
         *inside.routes(),
+        *top.routes(),
+        *secrets.routes(),
         *storage.routes("/storage"),
         *registry.routes(),
         # A plain dot would not match a line break.

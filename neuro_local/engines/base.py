@@ -35,8 +35,17 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a job uses: processors (1.5 is one and a half), on average since it was last looked at
+    and at first since its start, and memory in bytes."""
+
+    cpu: float
+    memory: int
+
+
+@dataclass(frozen=True)
 class Mount:
-    """A folder of this machine at an absolute path in the job. The source exists."""
+    """A folder or file of this machine at an absolute path in the job. The source exists."""
 
     source: Path
     target: str
@@ -124,6 +133,11 @@ class Task(abc.ABC):
         The job goes on running. The image is whole or absent, and replaces an older one of the
         same reference. Raises NotRunning or SaveFailed.
         """
+
+    @abc.abstractmethod
+    def usage(self) -> AsyncIterator[Usage]:
+        """Yield what the job uses, about once a second until it has ended. Raises NotRunning when
+        it has ended before."""
 
     @abc.abstractmethod
     async def stop(self, grace: float) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from contextlib import suppress
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any, AsyncIterator, Callable, Mapping, Optional, Sequence, Union
 
 from aiodocker.containers import DockerContainer
 from aiodocker.execs import Exec
 
 from ..errors import NotRunning, StartFailed
-from .base import Process, Size, Task
+from .base import Process, Size, Task, Usage
 from .dockerclient import FAILURES, Client, said
 from .dockerconnect import Ports
 from .dockerimages import Images
@@ -50,6 +51,7 @@ class DockerTask(Task):
         self._forget = forget
         self._container: Optional[DockerContainer] = None
         self._ended: Optional[asyncio.Task[int]] = None
+        self._began = 0.0
         self._ports: Optional[Ports] = None
 
     async def start(self, name: str) -> None:
@@ -88,6 +90,17 @@ class DockerTask(Task):
     async def save(self, image: str) -> None:
         await self._images.keep(self._running().id, self._image, image)
 
+    async def usage(self) -> AsyncIterator[Usage]:
+        container = self._running()
+        began, before = self._began, 0
+        with suppress(*FAILURES):  # gone with the job
+            async for told in container.stats():
+                if self._ended is None or self._ended.done():
+                    return  # the engine goes on, with zeros
+                now, used = time.monotonic(), told["cpu_stats"]["cpu_usage"]["total_usage"]
+                yield Usage((used - before) / 1e9 / (now - began), _memory(told["memory_stats"]))
+                began, before = now, used
+
     async def stop(self, grace: float) -> None:
         if self._ended is not None:
             await self._signal("SIGTERM")
@@ -110,6 +123,7 @@ class DockerTask(Task):
         tty = bool(self._config["Tty"])
         stream = await hijack(self._client.socket, target, tty=tty)
         try:
+            self._began = time.monotonic()
             await container.start()
             details = await container.show()
         except BaseException:
@@ -194,6 +208,13 @@ async def _resize(process: Union[DockerContainer, Exec], size: Size) -> bool:
     ):  # no process yet, or none any more; or no JSON in an empty answer
         return False
     return True
+
+
+def _memory(told: Mapping[str, Any]) -> int:
+    """Return the bytes in use without what is only cached, as `docker stats` counts them."""
+    details = told.get("stats") or {}
+    cached = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return max(0, int(told.get("usage", 0)) - int(cached))
 
 
 def _address(details: Mapping[str, Any]) -> Optional[str]:

@@ -10,173 +10,20 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import signal
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Mapping, Sequence, Set, Tuple
 
-from ..errors import EngineUnavailable, NotRunning, StartFailed
+from ..errors import EngineUnavailable, StartFailed
 from . import catalogue, recipes
-from .base import Engine, Process, Size, Task, TaskSpec, Tell, ignore
+from .base import Engine, Task, TaskSpec, Tell, ignore
 from .builder import Builder
-from .bwrap import PIP_CACHE, Sandbox, locate
-from .channel import KILLED, Channel
-from .egress import Egress
+from .bwrap import Sandbox, locate
 from .layers import Image, JobFolder, Layers
-from .processes import SandboxProcess
-from .python import Python, base_environment, is_below, passed_on_paths
+from .python import Python, is_below, passed_on_paths
+from .sandboxtask import SandboxTask
 from .shared import Shared
-
-DEFAULT_COMMAND = ("/bin/sh",)  # what a plain image runs that is told nothing
-DEFAULT_SIZE = Size(80, 24)
-
-
-class SandboxTask(Task):
-    def __init__(self, engine: SandboxEngine, sandbox: Sandbox, spec: TaskSpec) -> None:
-        self.sandbox = sandbox
-        self._engine = engine
-        self._cwd = spec.working_dir or "/"
-        self._env: Dict[str, str] = {}
-        self._processes: List[SandboxProcess] = []
-        self._ended: Optional[asyncio.Task[None]] = None
-        self._handle: Optional[int] = None  # of init, safe from reused process numbers
-        self._main_ended: Optional[asyncio.Future[int]] = None
-        self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def start(self, spec: TaskSpec, environ: Mapping[str, str]) -> None:
-        """Start the sandbox and in it the main process."""
-        await self._start_sandbox(environ)
-        proxy = await self._greeting()
-        self._env = base_environment(environ, PIP_CACHE, f"http://127.0.0.1:{proxy}")
-        self._env.update(spec.env)
-        entrypoint = self.sandbox.image.entrypoint if spec.entrypoint is None else spec.entrypoint
-        command = [*entrypoint, *spec.command] or DEFAULT_COMMAND
-        self.main = await self._start_process(command, spec.tty, DEFAULT_SIZE)
-
-    async def exec(
-        self, command: Sequence[str], *, tty: bool = False, size: Optional[Size] = None
-    ) -> Process:
-        self._assert_running()
-        return await self._start_process(command, tty, size or DEFAULT_SIZE)
-
-    async def connect(self, port: int) -> socket.socket:
-        self._assert_running()
-        try:
-            return await self._connect(socket.AF_INET, ("127.0.0.1", port))
-        except ConnectionRefusedError:
-            return await self._connect(socket.AF_INET6, ("::1", port))
-
-    async def save(self, image: str) -> None:
-        self._assert_running()
-        await self._engine.keep(self.sandbox, image)
-
-    async def stop(self, grace: float) -> None:
-        try:
-            await self._channel.request("signal", number=signal.SIGTERM)
-            await asyncio.wait({self._exit_code}, timeout=grace)
-        except NotRunning:
-            pass
-        await self._kill()
-
-    async def remove(self) -> None:
-        await self._kill()
-        for process in self._processes:
-            process.close()
-        await self._engine.forget(self)
-
-    async def _start_sandbox(self, environ: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self.sandbox.folder.log.open("wb") as log:
-            self._bwrap = await asyncio.create_subprocess_exec(
-                *self.sandbox.command(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                env={},
-                start_new_session=True,  # Ctrl-C at the server's terminal is the server's
-            )
-        self._channel = Channel(ours)
-        self._egress = Egress(environ)
-        self._ended = asyncio.create_task(self._watch())
-
-    async def _greeting(self) -> int:
-        """Wait for init, take what it hands over, and return the port of the job's proxy."""
-        try:
-            greeting, (self._handle, listener, setting) = await self._channel.greeting()
-        except NotRunning:
-            await self._kill()
-            said = self.sandbox.folder.log.read_text(errors="replace").strip()
-            raise StartFailed(f"The sandbox could not be started: {said}.") from None
-        _open_privileged_ports(setting)
-        await self._egress.start(socket.socket(fileno=listener))
-        return int(greeting["proxy"])
-
-    async def _watch(self) -> None:
-        """Wait until nothing of the job is left, then let go of what only a live one needs."""
-        await self._bwrap.wait()
-        self._channel.close()
-        await self._egress.close()
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-        self._exit_code.set_result(self._main_ended.result() if self._main_ended else KILLED)
-
-    async def _start_process(self, command: Sequence[str], tty: bool, size: Size) -> SandboxProcess:
-        env = {"TERM": "xterm-256color", **self._env} if tty else self._env
-        request: Dict[str, Any] = {"argv": list(command), "env": env, "cwd": self._cwd}
-        request.update(tty=tty, size=(size.width, size.height))
-        self._close_ended()
-        process = SandboxProcess()
-        self._processes.append(process)
-        streams = [] if tty else process.open_pipes()
-        try:
-            ended, terminal = await self._channel.start(request, streams)
-        except BaseException:
-            process.close()
-            self._processes.remove(process)
-            raise
-        finally:
-            for stream in streams:
-                os.close(stream)
-        if self._main_ended is None:  # the first process is the main one: it ends with all others
-            self._main_ended, ended = ended, self._exit_code
-        process.started(ended, terminal)
-        return process
-
-    def _close_ended(self) -> None:
-        """Let go of those that are over: a job may be entered ten thousand times in its life."""
-        for process in [process for process in self._processes if process.is_over]:
-            process.close()
-            self._processes.remove(process)
-
-    async def _connect(self, family: int, address: Tuple[str, int]) -> socket.socket:
-        _, descriptors = await self._channel.request("socket", family=int(family))
-        connection = socket.socket(fileno=descriptors[0])
-        connection.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(connection, address)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    async def _kill(self) -> None:
-        if self._ended is None:
-            return
-        if self._handle is not None:
-            try:
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self._channel.close()
-        await asyncio.shield(self._ended)
-
-    def _assert_running(self) -> None:
-        if self._main_ended is None or self._main_ended.done():
-            raise NotRunning("The job has ended.")
 
 
 class SandboxEngine(Engine):
@@ -224,7 +71,7 @@ class SandboxEngine(Engine):
         await self._builder.close()
         await asyncio.gather(*(task.remove() for task in list(self._tasks)))
 
-    async def keep(self, sandbox: Sandbox, reference: str) -> None:
+    async def _keep(self, sandbox: Sandbox, reference: str) -> None:
         """Save a job's files as an image, and clear layers of an image that it replaced."""
         image = replace(sandbox.image, reference=reference)
         async with self._saving:
@@ -234,7 +81,7 @@ class SandboxEngine(Engine):
                 used = {layer for task in self._tasks for layer in task.sandbox.image.layers}
                 await asyncio.to_thread(self._layers.collect, used)
 
-    async def forget(self, task: SandboxTask) -> None:
+    async def _forget(self, task: SandboxTask) -> None:
         """Let go of a dead task's files, once nobody copies them."""
         async with self._saving:
             await asyncio.to_thread(self._layers.discard, task.sandbox.folder)
@@ -275,7 +122,7 @@ class SandboxEngine(Engine):
             shown=passed_on_paths(self._environ, self._layers.host_roots),
             mounts=spec.mounts,
         )
-        task = SandboxTask(self, sandbox, spec)
+        task = SandboxTask(sandbox, spec, keep=self._keep, forget=self._forget)
         self._tasks.add(task)  # from here on its layers stay
         starting = asyncio.create_task(self._start(task, spec))
         try:
@@ -349,20 +196,6 @@ def _stands_on(reference: str, path: str) -> StartFailed:
         " `make setup`.",
         "ErrImagePull",
     )
-
-
-def _open_privileged_ports(setting: int) -> None:
-    """Let any user of a job's own network listen on port 80, as under Docker.
-
-    Only who made that network may: us, by way of the descriptor that was opened inside.
-    """
-    try:
-        with open(f"/proc/self/fd/{setting}", "w") as writing:
-            writing.write("0")
-    except OSError:
-        pass  # as root the setting is out of reach, and not needed
-    finally:
-        os.close(setting)
 
 
 # Settings of several distributions that forbid what the sandbox needs of an ordinary user.

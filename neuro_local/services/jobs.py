@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import shlex
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Protocol, Sequence, Set
+from typing import Dict, Iterator, Optional, Protocol, Set
 
-from ..engines.base import Engine, Mount, Process, Size, Task, TaskSpec
+from ..engines.base import Engine, Process, Size, Task
 from ..errors import (
     InvalidRequest,
     NeuroLocalError,
@@ -25,7 +24,7 @@ from ..joblog import JobLog
 from ..models import Identity, Job, JobFilter, JobSpec, JobStatus, Reason, Transition, now
 from ..store import JobStore
 from .images import ImageService
-from .storage import StorageService
+from .tasks import TaskSpecs, words
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,8 @@ class Execution:
     task: Optional[Task] = None
     supervisor: Optional[asyncio.Task[None]] = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    started: Optional[float] = None  # on the clock of time.monotonic
+    timer: Optional[asyncio.TimerHandle] = None  # of its life span
 
 
 class JobService:
@@ -65,7 +66,7 @@ class JobService:
         identity: Identity,
         store: JobStore,
         engine: Engine,
-        storage: StorageService,
+        specs: TaskSpecs,
         images: ImageService,
         pages: WebPages,
         logs: Path,
@@ -74,7 +75,7 @@ class JobService:
         self._identity = identity
         self._store = store
         self._engine = engine
-        self._storage = storage
+        self._specs = specs
         self._images = images
         self._pages = pages
         self._logs = logs
@@ -108,8 +109,8 @@ class JobService:
         when the disk has no room for its records."""
         if spec.name is not None:
             self._require_free(spec.name)
-        _words(spec.entrypoint, "entrypoint")
-        _words(spec.command, "command")
+        words(spec.entrypoint, "entrypoint")
+        words(spec.command, "command")
         job = Job(
             id=f"job-{uuid.uuid4()}",
             owner=self._identity.user,
@@ -150,6 +151,17 @@ class JobService:
         """End a job: its status changes at once, its processes follow. Repeatable."""
         self._cancel(self.get(id_or_name).id, Reason.USER_REQUESTED)
 
+    async def kill(self, id_or_name: str) -> None:
+        """Kill a running job's processes; it ends as one that failed. Raises NotRunning."""
+        await self.running(id_or_name).stop(grace=0)
+
+    def set_life_span(self, id_or_name: str, minutes: int) -> None:
+        """Let a job run for so many minutes in all, from its start."""
+        job = self.get(id_or_name).lasting(minutes)
+        self._store.put(job)
+        if job.id in self._executions:
+            self._set_timer(job, self._executions[job.id])
+
     async def save(self, id_or_name: str, image: str) -> None:
         """Keep a running job as the image of that reference. Raises NotRunning, SaveFailed."""
         job = self.get(id_or_name)
@@ -160,12 +172,12 @@ class JobService:
     ) -> Process:
         """Start a process in a running job; `command` is split into words, without a shell."""
         # The older client passes a leading `--` on, which others take for the end of options.
-        words = _words(command, "command")
-        if words[:1] == ["--"]:
-            words = words[1:]
-        if not words:
+        split = words(command, "command")
+        if split[:1] == ["--"]:
+            split = split[1:]
+        if not split:
             raise InvalidRequest("the command to execute is empty")
-        return await self._task(self.get(id_or_name)).exec(words, tty=tty, size=size)
+        return await self._task(self.get(id_or_name)).exec(split, tty=tty, size=size)
 
     def running(self, id_or_name: str) -> Task:
         """Return the task of a running job. Raises NotFound, NotRunning."""
@@ -197,6 +209,8 @@ class JobService:
             logger.exception("job %s", job.id)
             self._move(job.id, JobStatus.FAILED, Reason.ERROR, "neuro-local failed; see its log")
         finally:
+            if execution.timer is not None:
+                execution.timer.cancel()
             execution.log.close()
             execution.ended.set()
             try:
@@ -210,7 +224,7 @@ class JobService:
         def tell(waiting_for: str) -> None:
             self._move(job.id, JobStatus.PENDING, Reason.PULLING, waiting_for)
 
-        return await self._engine.run(await self._task_spec(job), tell)
+        return await self._engine.run(await self._specs.of(job), tell)
 
     async def _live(self, job: Job, execution: Execution) -> None:
         task = execution.task = await execution.starting
@@ -219,9 +233,10 @@ class JobService:
         if job.spec.http is not None:
             await self._pages.publish(job, task)
         self._move(job.id, JobStatus.RUNNING)
-        started = time.monotonic()
+        started = execution.started = time.monotonic()
+        self._set_timer(self.get(job.id), execution)
         recorder = asyncio.create_task(_record(task.main, execution.log))
-        code = await self._wait(job, task)
+        code = await task.main.wait()
         # Output may come after the end; whoever follows the log must see both before it closes.
         await recorder
         if code == 0:
@@ -230,16 +245,15 @@ class JobService:
             await asyncio.sleep(started + SHORTEST_FAILURE - time.monotonic())
             self._move(job.id, JobStatus.FAILED, Reason.ERROR, _gap(execution.log), code)
 
-    async def _wait(self, job: Job, task: Task) -> int:
+    def _set_timer(self, job: Job, execution: Execution) -> None:
+        """Have a running job end with its life span, as that is now."""
+        if execution.timer is not None:
+            execution.timer.cancel()
         minutes = job.spec.life_span_minutes
-        try:
-            return await asyncio.wait_for(
-                task.main.wait(), minutes * self._minute if minutes else None
-            )
-        except asyncio.TimeoutError:
-            self._move(job.id, JobStatus.CANCELLED, Reason.LIFE_SPAN_ENDED)
-            await task.stop(STOP_GRACE)
-            return await task.main.wait()
+        if minutes and execution.started is not None:
+            left = execution.started + minutes * self._minute - time.monotonic()
+            loop = asyncio.get_running_loop()
+            execution.timer = loop.call_later(left, self._cancel, job.id, Reason.LIFE_SPAN_ENDED)
 
     def _cancel(self, job_id: str, reason: str, description: Optional[str] = None) -> None:
         self._move(job_id, JobStatus.CANCELLED, reason, description)
@@ -275,39 +289,6 @@ class JobService:
             raise NotRunning(f"job {job.id} is not running")
         return execution.task
 
-    async def _task_spec(self, job: Job) -> TaskSpec:
-        spec = job.spec
-        return TaskSpec(
-            job_id=job.id,
-            image=await self._images.to_run(spec.image),
-            own=self._images.is_own(spec.image),
-            entrypoint=_words(spec.entrypoint, "entrypoint") if spec.entrypoint else None,
-            command=_words(spec.command, "command"),
-            working_dir=spec.working_dir,
-            env={**self._platform_env(job), **spec.env},
-            mounts=[
-                Mount(self._storage.resolve_for_mount(v.path), v.target, v.read_only)
-                for v in spec.volumes
-            ],
-            tty=spec.tty,
-            cpu=spec.preset.cpu,
-            memory_mb=spec.preset.memory_mb,
-            shm=spec.shm,
-        )
-
-    def _platform_env(self, job: Job) -> Dict[str, str]:
-        env = {
-            "NEURO_JOB_ID": job.id,
-            "NEURO_JOB_NAME": job.spec.name or "",
-            "NEURO_JOB_OWNER": job.owner,
-            "NEURO_JOB_CLUSTER": self._identity.cluster,
-            "NEURO_JOB_PRESET": job.spec.preset.name,
-        }
-        if job.spec.http is not None:
-            env["NEURO_JOB_HTTP_PORT"] = str(job.spec.http.port)
-            env["NEURO_JOB_HTTP_AUTH"] = str(job.spec.http.requires_auth)
-        return env
-
     def _require_free(self, name: str) -> None:
         holder = next(self._store.select(JobFilter(name=name, statuses=ACTIVE)), None)
         if holder is not None:
@@ -325,10 +306,3 @@ async def _record(process: Process, log: JobLog) -> None:
 def _gap(log: JobLog) -> Optional[str]:
     """Return what the job's status says of output that was lost."""
     return f"part of its output is lost: {log.lost}" if log.lost else None
-
-
-def _words(text: Optional[str], what: str) -> Sequence[str]:
-    try:
-        return shlex.split(text or "")
-    except ValueError as error:
-        raise InvalidRequest(f"{what} {text!r} does not split into shell words: {error}") from None

@@ -1,4 +1,4 @@
-"""Reaching into a job: its ports, byte by byte, and its file system as an image."""
+"""Reaching into a job: its ports, byte by byte, its file system as an image, its processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 from typing import Any, Callable, List
 
 import pytest
-from e2e.platform import Job
+from e2e.platform import Job, Platform
 
 from .conftest import has_error, lines
-from .wire import BINARY, Frame, Server
+from .wire import BINARY, Answer, Frame, Server
 
 # One that sends back what it is sent, one that speaks first and hangs up, one that breaks off.
 SERVERS = """
@@ -154,3 +154,24 @@ async def test_save_of_an_unknown_job_is_400(server: Server) -> None:
     answer = await server.ask("POST", "/monitoring/jobs/unknown/save", b"{}")
 
     assert has_error(answer, 400, "no such job")
+
+
+# Killing its processes
+
+
+async def kill(server: Server, job: Job) -> Answer:
+    return await server.ask("POST", f"/monitoring/jobs/{job.id}/kill")
+
+
+async def test_killed_processes_are_a_failure_of_the_job(
+    server: Server, platform: Platform, start_job: Callable[..., Job]
+) -> None:
+    job = start_job("sh -c 'trap : TERM; sleep 600 & wait; wait'")
+
+    assert (await kill(server, job)).status == 204
+
+    assert platform.wait_for(job.id, "failed").exit_code == 137
+
+
+async def test_processes_of_an_ended_job_cannot_be_killed(server: Server, finished: Job) -> None:
+    assert has_error(await kill(server, finished), 404, "is not running")

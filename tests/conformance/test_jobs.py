@@ -390,3 +390,67 @@ async def test_environment_may_hold_what_is_no_unicode(
 
     log = await server.ask("GET", f"/monitoring/jobs/{job['id']}/log")
     assert unchunked(log.body) == b"\xff\n"
+
+
+# A longer life
+
+
+async def set_minutes(server: Server, job: Job, **minutes: Any) -> Answer:
+    target = f"{JOBS}/{job.id}/max_run_time_minutes"
+    return await server.ask("PUT", target, json.dumps(minutes).encode())
+
+
+@pytest.mark.parametrize(
+    "before, change, after",
+    [
+        (5, {"additional_max_run_time_minutes": 10}, 15),
+        (5, {"max_run_time_minutes": 10}, 10),
+        (None, {"additional_max_run_time_minutes": 10}, 10),
+    ],
+)
+@pytest.mark.real_server
+async def test_life_span_can_be_changed(
+    server: Server,
+    start_job: Callable[..., Job],
+    before: Any,
+    change: Dict[str, int],
+    after: int,
+) -> None:
+    job = start_job("sleep 600", max_run_time_minutes=before)
+
+    answer = await set_minutes(server, job, **change)
+
+    assert (answer.status, answer.body) == (204, b"")
+    shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
+    assert (shown["max_run_time_minutes"], shown["status"]) == (after, "running")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"max_run_time_minutes": 1, "additional_max_run_time_minutes": 1},
+        {"max_run_time_minutes": 0},
+        {"additional_max_run_time_minutes": -1},
+        {"additional_max_run_time_minutes": "1"},
+        {"additional_max_run_time_minutes": 2**31 - 1},
+        {"minutes": 1},
+    ],
+    ids=str,
+)
+async def test_life_span_that_cannot_be_is_refused(
+    server: Server, start_job: Callable[..., Job], change: Dict[str, Any]
+) -> None:
+    job = start_job("sleep 600", max_run_time_minutes=5)
+
+    assert (await set_minutes(server, job, **change)).status == 400
+
+    shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
+    assert shown["max_run_time_minutes"] == 5
+
+
+@pytest.mark.real_server
+async def test_life_span_of_an_unknown_job_is_400(server: Server) -> None:
+    answer = await server.ask("PUT", f"{JOBS}/unknown/max_run_time_minutes", b"{}")
+
+    assert has_error(answer, 400, "no such job")

@@ -97,14 +97,12 @@ async def test_registry_takes_the_token_as_the_password(server: Server) -> None:
 # What is asked
 
 LACKING = [
-    ("GET", "/secrets"),
-    ("POST", "/secrets"),
     ("GET", "/disk"),
     ("GET", "/buckets"),
     ("POST", "/api/v1/users/user/permissions"),
     ("DELETE", "/api/v1/users/user/permissions?uri=storage:x"),
-    ("PUT", "/api/v1/jobs/job-1/max_run_time_minutes"),
-    ("POST", "/monitoring/jobs/job-1/kill"),
+    ("PATCH", "/secrets"),
+    ("PUT", "/secrets/key"),
     ("GET", "/"),
     ("GET", "/line%0Abreak"),
     ("PATCH", JOBS),
@@ -120,11 +118,11 @@ async def test_what_is_lacking_is_named(server: Server, method: str, target: str
     assert has_error(answer, 501, f"neuro-local does not have {method} /")
 
 
-async def test_top_is_refused_by_name(server: Server, sleeper: Job) -> None:
-    answer = await server.refusal(f"/monitoring/jobs/{sleeper.id}/top")
+async def test_socket_that_is_lacking_is_refused_by_name(server: Server, sleeper: Job) -> None:
+    answer = await server.refusal(f"/monitoring/jobs/{sleeper.id}/events")
 
     assert has_error(answer, 501, "does not have GET")
-    assert answer.headers["x-error"].endswith("/top")
+    assert answer.headers["x-error"].endswith("/events")
 
 
 # What is sent

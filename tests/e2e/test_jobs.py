@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import socket
 from datetime import datetime, timedelta, timezone
@@ -328,12 +329,28 @@ def test_plain_base_has_python_and_pip(platform: Platform) -> None:
     assert len(re.findall(r"^pip \d", result.stdout, re.MULTILINE)) == 2
 
 
-@pytest.mark.parametrize("missing", ["--restart=always", "--pass-config", "--env=A=secret:key"])
+@pytest.mark.parametrize("missing", ["--restart=always", "--pass-config"])
 def test_what_is_lacking_is_named(platform: Platform, missing: str) -> None:
     result = platform.neuro("run", missing, PLAIN_IMAGE, "true", code=None)
 
     assert result.code != 0
     result.explains("neuro-local does not support")
+
+
+@only_on(SANDBOX)
+def test_top_shows_what_a_job_uses(platform: Platform, sleeper: Job) -> None:
+    with platform.start_neuro("top", sleeper.name) as top:
+        top.wait_for("MEMORY")
+        top.wait_for(" 0.000 ")
+
+
+@only_with(APOLO)  # the older client cannot
+@only_on(SANDBOX)
+def test_life_span_can_be_made_longer(platform: Platform, sleeper: Job) -> None:
+    platform.neuro("job", "bump-life-span", sleeper.name, "1h30m")
+
+    _, body = platform.request(f"/api/v1/jobs/{sleeper.id}")
+    assert json.loads(body)["max_run_time_minutes"] == 90
 
 
 def page(url: str) -> bytes:

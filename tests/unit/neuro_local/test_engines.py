@@ -319,6 +319,31 @@ async def test_two_jobs_of_one_image_are_apart(engine: Engine) -> None:
     assert (await executed(tasks[0], "ls", "/one", "/two")).out == "/one\n"
 
 
+async def test_usage_is_told_until_the_job_has_ended(engine: Engine) -> None:
+    script = "held = bytearray(64 << 20); print('ready', flush=True)\nwhile True: pass"
+    task = await start(engine, "python", "-c", script)
+    output = Output(task.main)
+    await output.until("ready")
+
+    told = []
+    async for usage in task.usage():
+        told.append(usage)
+        if len(told) == 3:
+            await task.stop(0)
+
+    assert len(told) == 3
+    assert told[-1].memory > 64 << 20
+    assert 0.05 < told[-1].cpu < 1.5  # of this machine's processors, which others use as well
+
+
+async def test_usage_of_a_dead_job_is_an_error(engine: Engine) -> None:
+    task = await start(engine, "true")
+    await task.main.wait()
+
+    with pytest.raises(NotRunning):
+        await task.usage().__anext__()
+
+
 async def test_stop_lets_the_job_finish(engine: Engine, tmp_path: Path) -> None:
     script = "trap 'echo bye > /data/marker; exit 5' TERM; echo ready; while :; do sleep 0.02; done"
     task = await start(

@@ -17,7 +17,9 @@ from neuro_local.errors import InvalidRequest, NotFound, NotRunning
 from neuro_local.models import Identity, Job, JobSpec, JobStatus, Volume
 from neuro_local.services.images import ImageService
 from neuro_local.services.jobs import JobService
+from neuro_local.services.secrets import SecretService
 from neuro_local.services.storage import StorageService
+from neuro_local.services.tasks import TaskSpecs
 from neuro_local.store import JobStore
 
 REGISTRY = "127.0.0.1:1"
@@ -41,14 +43,16 @@ class World:
         self.storage = StorageService(
             folder / "storage", cluster="local", org=self.identity.org, home=self.identity.user
         )
+        self.secrets = SecretService(folder / "secrets", self.identity)
 
     def service(self) -> JobService:
+        images = ImageService(REGISTRY, self.identity, self.engine)
         return JobService(
             identity=self.identity,
             store=JobStore(self.folder / "jobs.db"),
             engine=self.engine,
-            storage=self.storage,
-            images=ImageService(REGISTRY, self.identity, self.engine),
+            specs=TaskSpecs(self.identity, self.storage, images, self.secrets),
+            images=images,
             pages=NoPages(),
             logs=self.folder / "logs",
             minute=0.5,
@@ -155,6 +159,21 @@ async def test_life_span_ends_a_job(jobs: JobService) -> None:
     await asyncio.wait_for(jobs.ended(job.id), 30)
 
     assert jobs.get(job.id).last.reason == "LifeSpanEnded"
+
+
+async def test_life_span_of_a_running_job_can_be_changed(jobs: JobService) -> None:
+    longer = await jobs.create(spec("sleep 1.5", life_span_minutes=1))
+    shorter = await jobs.create(spec("sleep 100", life_span_minutes=10000))
+    for job in longer, shorter:
+        await until_running(jobs, job)
+
+    jobs.set_life_span(longer.id, 10000)
+    jobs.set_life_span(shorter.id, 1)
+
+    await asyncio.wait_for(jobs.ended(shorter.id), 30)
+    assert jobs.get(shorter.id).last.reason == "LifeSpanEnded"
+    await asyncio.wait_for(jobs.ended(longer.id), 30)
+    assert jobs.get(longer.id).status is JobStatus.SUCCEEDED
 
 
 async def test_job_whose_image_is_being_made_is_pending_and_can_be_killed(

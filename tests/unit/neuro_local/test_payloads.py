@@ -11,11 +11,16 @@ from neuro_local.errors import InvalidRequest, Unsupported
 from neuro_local.models import Http, Identity, Job, JobStatus, Transition, now
 
 MINIMAL = {"image": "ubuntu:latest", "preset_name": "cpu-small"}
+SECRET = {"src_secret_uri": "secret://local/user/a"}
 VOLUME = {"src_storage_uri": "storage://local/user/x", "dst_path": "/x", "read_only": True}
 
 
 def parse(**fields: Any) -> Any:
-    return parse_job({**MINIMAL, **fields}, lambda uri: uri.removeprefix("storage://local"))
+    return parse_job(
+        {**MINIMAL, **fields},
+        lambda uri: uri.removeprefix("storage://local"),
+        lambda uri: uri.removeprefix("secret://local/user/"),
+    )
 
 
 def test_newer_clients_request_is_understood() -> None:
@@ -58,6 +63,10 @@ def test_newer_clients_request_is_understood() -> None:
         ({"volumes": [{**VOLUME, "dst_path": "/x/../y"}]}, "'..'"),
         ({"volumes": [VOLUME, VOLUME]}, "used twice"),
         ({"volumes": [{**VOLUME, "dst_path": "/"}]}, "the root"),
+        ({"volumes": [VOLUME], "secret_volumes": [{**SECRET, "dst_path": "/x"}]}, "used twice"),
+        ({"secret_volumes": [{**SECRET, "dst_path": "x"}]}, "absolute"),
+        ({"secret_volumes": [{"dst_path": "/x"}]}, "src_secret_uri"),
+        ({"secret_env": {"A": 1}}, "'A'"),
         ({"max_run_time_minutes": 0}, "1m"),
         ({"http": {"port": 70000}}, "70000"),
         ({"env": {"A": 1}}, "'A'"),
@@ -78,7 +87,7 @@ def test_names_within_the_rule_are_accepted(name: str) -> None:
     [
         ({"pass_config": True}, "--pass-config"),
         ({"restart_policy": "always"}, "--restart"),
-        ({"secret_env": {"A": "secret://local/user/a"}}, "secret"),
+        ({"disk_volumes": [{"src_disk_uri": "disk://local/user/a"}]}, "disk volumes"),
         ({"privileged": True}, "--privileged"),
     ],
 )
@@ -89,7 +98,7 @@ def test_what_only_the_platform_does_is_named(fields: Dict[str, Any], option: st
 
 def test_job_that_is_no_object_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="JSON object"):
-        parse_job([], str)
+        parse_job([], str, str)
 
 
 def test_filter_reads_repeated_and_single_conditions() -> None:

@@ -17,6 +17,8 @@ from neuro_local.models import (
     JobSpec,
     JobStatus,
     Preset,
+    Secret,
+    SecretFile,
     Transition,
     Volume,
     now,
@@ -30,7 +32,9 @@ SPEC = JobSpec(
     tags=("a", "b"),
     http=Http(80, True),
     env={"NAME": "value"},
+    secret_env={"TOKEN": Secret("secret://local/user/a", "a")},
     volumes=(Volume("storage://local/user/x", "/user/x", "/x", True),),
+    secret_files=(SecretFile(Secret("secret://local/user/b", "b"), "/b"),),
     life_span_minutes=1,
 )
 

@@ -1,0 +1,54 @@
+"""Secrets over HTTP: list, add, get, remove."""
+
+from __future__ import annotations
+
+import base64
+from typing import List
+
+from aiohttp import web
+
+from .jobs import read_json
+from .keys import IDENTITY, SECRETS
+from .payloads import PRIVATE_JSON, secret_payload
+from .requests import asks_for, parse_secret, require_here
+
+
+async def index(request: web.Request) -> web.Response:
+    """List the keys, of another project's none, for there are none."""
+    identity = request.app[IDENTITY]
+    keys = request.app[SECRETS].keys() if asks_for(request.query, identity) else ()
+    return web.json_response([secret_payload(key, identity) for key in keys])
+
+
+async def add(request: web.Request) -> web.Response:
+    body = await read_json(request)
+    key, value = parse_secret(body)
+    require_here(body, request.app[IDENTITY])
+    request.app[SECRETS].add(key, value)
+    return web.json_response(secret_payload(key, request.app[IDENTITY]), status=201)
+
+
+async def show(request: web.Request) -> web.Response:
+    key = _key(request)
+    value = base64.b64encode(request.app[SECRETS].get(key)).decode()
+    payload = {**secret_payload(key, request.app[IDENTITY]), "value": value}
+    return web.json_response(payload, content_type=PRIVATE_JSON)
+
+
+async def remove(request: web.Request) -> web.Response:
+    request.app[SECRETS].remove(_key(request))
+    return web.Response(status=204)
+
+
+def _key(request: web.Request) -> str:
+    require_here(request.query, request.app[IDENTITY])
+    return request.match_info["key"]
+
+
+def routes() -> List[web.RouteDef]:
+    return [
+        web.get("/secrets", index),
+        web.post("/secrets", add),
+        web.get("/secrets/{key}", show),
+        web.delete("/secrets/{key}", remove),
+    ]
