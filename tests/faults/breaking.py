@@ -48,9 +48,8 @@ def break_and_repeat(
     print(broken)
     assert fault.struck, "the fault met nothing"
     line.mend()
-    op.proceed(project)
     if broken.code == 0:
-        op.check(project, broken.stdout)
+        op.check_healed(project, broken.stdout)
     else:
         assert_told(broken)
         if any(job.is_active for job in project.platform.jobs(tag=tag(project))):
@@ -59,6 +58,7 @@ def break_and_repeat(
                 project.make("kill")
         if op.target == "setup":
             assert not list(project.path.glob(".setup_done*"))
+    op.proceed(project)
     repeated = project.make(op.target)
     op.check(project, repeated.stdout)
     project.platform.end_jobs(tag=tag(project))
