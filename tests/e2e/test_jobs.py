@@ -43,6 +43,7 @@ def filled(options: list[str], job: Job) -> list[str]:
     return [word.replace("NAME", job.name).replace("PAST", moment.isoformat()) for word in options]
 
 
+@only_on(SANDBOX)  # a filter does not ask what a job runs in
 @pytest.mark.parametrize(
     "options",
     [
@@ -58,6 +59,7 @@ def test_ps_finds(platform: Platform, sleeper: Job, options: list[str]) -> None:
     assert ids(platform, *filled(options, sleeper)) == [sleeper.id]
 
 
+@only_on(SANDBOX)
 @pytest.mark.parametrize(
     "options",
     [
