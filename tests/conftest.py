@@ -6,14 +6,15 @@ import shutil
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-import dockerd
 import pytest
 from baking import TEMPLATE, Project, plant_recorder
 from dockercli import Docker
-from dockerimages import ALIASES, BASE, Images, is_kept
 from machine import impossible, untimed
+
+if TYPE_CHECKING:
+    from dockerimages import Images
 
 # A shell that starts `make test &` has SIGINT ignored, and whatever a test starts and interrupts
 # would inherit that. Python's own handler, which no new program keeps, gives them the usual one.
@@ -69,6 +70,10 @@ def engine() -> str:
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[Images]:
     """A Docker engine that has the plain images; `host` is its address, `ensure` gets others."""
+    # Not above: the template's own tests also run where neuro-local's dependencies are missing.
+    import dockerd
+    from dockerimages import ALIASES, BASE, Images, is_kept
+
     try:
         with ExitStack() as stack:
             with untimed():

@@ -1,5 +1,5 @@
 """Every operation, every fault, both clients, at random places; and a tree of files through ten
-interruptions, with the newer client.
+interruptions.
 
 FAULT_ROUNDS (1) is how many faults each operation meets with each client, of six kinds in turn;
 FAULT_INTERRUPTIONS (10) how often the tree is interrupted; FAULT_SEED makes a run's choices again.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict
 
 import pytest
-from e2e.conftest import Render, no_client
+from e2e.conftest import Render
 from e2e.project import Project
 from faults.breaking import FAULTS, break_and_repeat
 from faults.line import Line, seed
@@ -43,7 +43,6 @@ def test_broken_target_says_so_and_completes_when_repeated(
     break_and_repeat(line, render, op, KINDS[(first + round) % len(KINDS)], seed())
 
 
-@no_client  # one of them will do for the minutes that this takes
 @pytest.mark.parametrize("target", ["upload_data", "download_results"])
 def test_tree_that_is_interrupted_again_and_again_arrives_byte_identical(
     line: Line, render: Render, target: str
