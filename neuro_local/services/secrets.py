@@ -77,16 +77,16 @@ class SecretService:
 
     def as_text(self, key: str) -> str:
         """Return the value for an environment variable. Raises NotFound, StartFailed."""
+        value = self.get(key)
         try:
-            text = self.get(key).decode()
+            if b"\0" not in value:
+                return value.decode()
         except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:
-            raise StartFailed(
-                f"Secret {key!r} is no text, as environment variables are: use it as a file"
-                f" (--volume secret:{key}:/path)."
-            )
-        return text
+            pass
+        raise StartFailed(
+            f"Secret {key!r} is no text, as environment variables are: use it as a file"
+            f" (--volume secret:{key}:/path)."
+        )
 
     def file(self, key: str) -> Path:
         """Return where a secret lies on disk, for a read-only mount."""
