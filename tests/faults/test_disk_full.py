@@ -104,6 +104,19 @@ def test_upload_to_a_full_disk_fails_and_completes_with_room(
         assert project.storage(name).read_bytes() == (project.path / name).read_bytes()
 
 
+def test_secret_on_a_full_disk_is_refused_and_keeps_its_old_value(small: Small) -> None:
+    platform = small.platform
+    platform.neuro("secret", "add", "full", "old")
+    small.filler.fill()
+
+    says_full(platform.neuro("secret", "add", "full", "new", code=74))
+
+    assert platform.neuro("secret", "get", "full").stdout.strip() == "old"
+    small.filler.free()
+    platform.neuro("secret", "add", "full", "new")
+    assert platform.neuro("secret", "get", "full").stdout.strip() == "new"
+
+
 def test_save_to_a_full_disk_fails_and_keeps_the_old_image(small: Small) -> None:
     platform = small.platform
     job = platform.start_job("sleep 600")
