@@ -1,0 +1,256 @@
+"""What trainings, kill and ps call of the client, whole, on success and on failure."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+from typing import List
+
+import pytest
+from baking import Project, Reply, option, options
+from targets import MOUNTS, ROOT, TAG, TRAIN, sentence
+
+
+def test_a_training_uploads_runs_and_asks_how_it_ended(project: Project) -> None:
+    result = project.make("run_training")
+
+    assert result.code == 0, result.err
+    mkdir, copy, run, ended = result.calls
+    tag = options(run, "--tag")[1]
+    assert mkdir == ["mkdir", "--parents", ROOT]
+    assert copy[-1] == "code"
+    assert run == [
+        *["run", "--no-tty", "--name", "training-my-project", *TAG, "--tag", tag],
+        *["--preset", "cpu-small", "--life-span", "1d", *MOUNTS],
+        *["--volume", "storage:my-project/results:/project/results:rw"],
+        *["--workdir", "/project/code", "--entrypoint", TRAIN, "image:my-project"],
+    ]
+    assert re.fullmatch(r"run:[\d-]+", tag)
+    assert ended == ["--quiet", "ps", "--tag", tag, "--status", "succeeded"]
+    assert "for 1d at most; to stop it: make kill_training" in result.out
+
+
+def test_a_training_can_leave_the_code_on_storage_alone(project: Project) -> None:
+    assert project.make("run_training", "UPLOAD_CODE=no").commands == ["run", "ps"]
+
+
+def test_variables_of_a_training(project: Project) -> None:
+    result = project.make(
+        "run_training",
+        "UPLOAD_CODE=no",
+        "RUN=lr-1",
+        "PRESET=gpu-small",
+        "LIFE_SPAN=2h",
+        "IMAGE=image:x",
+        "RUN_EXTRA=--env 'A=b c'",
+        "DATA_STORAGE=storage:/team/images",
+    )
+
+    run = result.calls[0]
+    assert option(run, "--name") == "training-my-project-lr-1"
+    assert option(run, "--preset") == "gpu-small"
+    assert option(run, "--life-span") == "2h"
+    assert run[-3:] == ["--env", "A=b c", "image:x"]
+    assert "storage:/team/images:/project/data:ro" in options(run, "--volume")
+    assert options(run, "--volume")[-1] == "storage:my-project/results/lr-1:/project/results:rw"
+    assert "make kill_training RUN=lr-1" in result.out
+
+
+@pytest.mark.parametrize("words", ["mkdir", "cp", "run", "ps"])
+def test_each_failing_call_fails_the_training(project: Project, words: str) -> None:
+    result = project.make("run_training", replies=[Reply(words, 3)])
+
+    assert result.code != 0
+    assert result.commands[-1] == words
+    assert "Trained" not in result.out
+    assert re.match("(run_training|upload_code): ", sentence(result.err))
+    assert "Error 3" in result.err
+
+
+def test_a_training_that_was_killed_is_no_success(project: Project) -> None:
+    result = project.make("run_training", replies=[Reply("ps", out="")])
+
+    assert result.code != 0
+    assert "the training did not run to its end" in sentence(result.err)
+
+
+TYPED = [
+    """--note "a b" --price $5""",
+    """--note 'single' "it's" """,
+    r"""--back \\ --dollar $$HOME ${x} $(id)""",
+    """--tick `id` ; & | > < * ? # ! ~""",
+    """--equals a=b,c  --two  spaces""",
+    """--percent 5% -x @file""",
+    """--words Грüße""",
+]
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_arguments_arrive_as_typed(project: Project, typed: str) -> None:
+    result = project.make("run_training", "UPLOAD_CODE=no", f"TRAIN_ARGS={typed}")
+
+    assert result.code == 0, result.err
+    assert option(result.calls[0], "--entrypoint") == f"{TRAIN} {typed}"
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_arguments_arrive_as_set_in_the_environment(project: Project, typed: str) -> None:
+    project.env["TRAIN_ARGS"] = typed
+
+    result = project.make("run_training", "UPLOAD_CODE=no")
+
+    assert option(result.calls[0], "--entrypoint") == f"{TRAIN} {typed}"
+
+
+def test_words_of_a_training_are_those_a_shell_would_make(project: Project) -> None:
+    result = project.make(
+        "run_training", "TRAIN_CMD=python x.py", 'TRAIN_ARGS=--note "a b" --price $5'
+    )
+
+    command = option(result.calls[2], "--entrypoint")
+    assert shlex.split(command) == ["python", "x.py", "--note", "a b", "--price", "$5"]
+
+
+@pytest.mark.parametrize("variable", ["TRAIN_CMD", "TRAIN_ARGS"])
+@pytest.mark.parametrize("target", ["run_training", "train_local"])
+def test_a_line_break_is_refused(project: Project, variable: str, target: str) -> None:
+    result = project.make(target, f"{variable}=a\nb")
+
+    assert result.code != 0
+    assert result.calls == []
+    assert "must not hold a line break" in result.err
+
+
+@pytest.mark.parametrize(
+    "run", ["A", "a_b", "a--b", "-a", "a-", "a b", "a/b", "..", "a;id", "a'b", "x" * 21, "é"]
+)
+def test_a_bad_run_is_refused_before_any_call(project: Project, run: str) -> None:
+    result = project.make("run_training", f"RUN={run}")
+
+    assert result.code != 0
+    assert result.calls == []
+    assert "does not fit" in sentence(result.err)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["kill_training", "connect_training", "logs_training", "download_results", "train_local"],
+)
+def test_wherever_a_run_is_named_it_is_checked(project: Project, target: str) -> None:
+    result = project.make(target, "RUN=../x")
+
+    assert result.code != 0
+    assert result.calls == []
+    assert "does not fit" in sentence(result.err)
+
+
+def test_the_longest_run_fits(project: Project) -> None:
+    assert project.make("run_training", f"RUN={'x' * 20}").code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "filter_"),
+    [
+        ("kill_training", [], ["--name", "training-my-project"]),
+        ("kill_training", ["RUN=a"], ["--name", "training-my-project-a"]),
+        ("kill_jupyter", [], ["--name", "jupyter-my-project"]),
+        ("kill_tensorboard", [], ["--name", "tensorboard-my-project"]),
+        ("kill_filebrowser", [], ["--name", "filebrowser-my-project"]),
+        ("kill_develop", [], ["--name", "develop-my-project"]),
+        ("kill", [], TAG),
+    ],
+)
+class TestKill:
+    # A table as both clients print it; the second job has no name.
+    TABLE = "\n  ID      NAME     \n ━━━━━━━━━━━━━━━━━ \n  job-1   my-job  \n job-2           \n\n"
+
+    def test_what_runs_is_killed_in_one_call_and_named(
+        self, project: Project, target: str, arguments: List[str], filter_: List[str]
+    ) -> None:
+        result = project.make(target, *arguments, replies=[Reply("ps", out=self.TABLE)])
+
+        assert result.code == 0
+        assert result.calls == [["ps", "--format", "id name", *filter_], ["kill", "job-1", "job-2"]]
+        assert result.out.splitlines() == ["Killed: my-job", "Killed: job-2"]
+
+    def test_nothing_running_is_success(
+        self, project: Project, target: str, arguments: List[str], filter_: List[str]
+    ) -> None:
+        result = project.make(
+            target, *arguments, replies=[Reply("ps", out="  ID  NAME  \n ━━━ \n")]
+        )
+
+        assert result.code == 0
+        assert result.calls == [["ps", "--format", "id name", *filter_]]
+        assert "nothing to kill" in result.out
+
+    @pytest.mark.parametrize("words", ["ps", "kill"])
+    def test_a_failing_client_is_failure(
+        self,
+        project: Project,
+        target: str,
+        arguments: List[str],
+        filter_: List[str],
+        words: str,
+    ) -> None:
+        result = project.make(
+            target, *arguments, replies=[Reply(words, 77, out="x"), Reply("ps", out=self.TABLE)]
+        )
+
+        assert result.code != 0
+        assert result.commands[-1] == words
+        assert sentence(result.err).startswith(f"{target}: could not")
+        assert "Killed" not in result.out
+
+
+def test_ps_lists_this_projects_jobs_and_since_when(project: Project) -> None:
+    assert project.make("ps").calls == [
+        ["ps", "--format", "name status started life_span image", *TAG]
+    ]
+
+
+@pytest.mark.parametrize("target", ["ps", "logs_training", "port_forward_develop"])
+def test_a_failing_call_ends_in_a_sentence(project: Project, target: str) -> None:
+    result = project.make(target, replies=[Reply("", 77)])
+
+    assert result.code != 0
+    assert sentence(result.err).startswith(f"{target}: ")
+
+
+def test_logs_of_a_named_training(project: Project) -> None:
+    calls = project.make("logs_training", "RUN=a").calls
+
+    name = "training-my-project-a"
+    assert calls == [["logs", name], ["--quiet", "ps", "--name", name]]
+
+
+def test_log_that_ends_before_the_training_does_broke_off(project: Project) -> None:
+    result = project.make("logs_training", replies=[Reply("ps", out="job-1\n")])
+
+    assert result.code != 0
+    assert sentence(result.err).startswith("logs_training: the log broke off")
+    assert len(result.calls) == 4
+
+
+@pytest.mark.parametrize("job", ["training", "develop"])
+def test_connect_needs_a_terminal(project: Project, job: str) -> None:
+    result = project.make(f"connect_{job}")
+
+    assert result.code != 0
+    assert result.calls == []
+    assert sentence(result.err) == f"connect_{job}: a shell needs a terminal."
+
+
+@pytest.mark.parametrize("job", ["training", "develop"])
+@pytest.mark.parametrize("code", [0, 72])
+def test_connect_opens_a_shell(project: Project, job: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+
+    result = project.make(f"connect_{job}", stdin=theirs, replies=[Reply("exec", code)])
+
+    os.close(ours)
+    os.close(theirs)
+    assert result.calls == [["--quiet", "exec", "--tty", f"{job}-my-project", "bash"]]
+    assert (result.code == 0) is (code == 0)
