@@ -280,7 +280,7 @@ def test_what_a_job_listens_on_is_reached_only_through_the_platform(services: Se
 def test_server_refuses_who_has_no_token(services: Services, token: Optional[str]) -> None:
     credential = {"Authorization": f"Bearer {token}"} if token else {}
     names = {"job": services.listener.id, "port": "80", "exec": "0123", "path": "no/such/route"}
-    names["name"] = "user/image"
+    names.update(name="user/image", key="secret")
     paths = {
         re.sub(r"\{(\w+)[^}]*\}", lambda match: names[match[1]], route.path)
         for route in all_routes()
