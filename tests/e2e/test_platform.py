@@ -176,7 +176,7 @@ def test_job_does_not_see_the_platforms_own_files(platform: Platform) -> None:
 
 
 @no_client
-@pytest.mark.parametrize("route", ["/secrets", "/disks", "/users/user/permissions"])
+@pytest.mark.parametrize("route", ["/buckets", "/disks", "/users/user/permissions"])
 def test_what_is_lacking_says_so(platform: Platform, route: str) -> None:
     status, body = platform.request(route)
 
