@@ -82,8 +82,8 @@ async def start(engine: Engine, *command: str, image: str = "plain", **spec: Any
     return await engine.run(TaskSpec("job-01234567-89ab", image, command, **spec))
 
 
-async def result(process: Process) -> Result:
-    """Read a process to its end."""
+async def result(process: Process, within: float = DEADLINE) -> Result:
+    """Read a process to its end, which comes within so many seconds."""
     said = {STDOUT: b"", STDERR: b""}
 
     async def read() -> int:
@@ -91,7 +91,7 @@ async def result(process: Process) -> Result:
             said[chunk.channel] += chunk.data
         return await process.wait()
 
-    code = await asyncio.wait_for(read(), DEADLINE)
+    code = await asyncio.wait_for(read(), within)
     return Result(code, said[STDOUT].decode(), said[STDERR].decode())
 
 
@@ -104,8 +104,8 @@ async def ran(engine: Engine, *command: str, **spec: Any) -> Result:
         await task.remove()
 
 
-async def executed(task: Task, *command: str, **options: Any) -> Result:
-    return await result(await task.exec(command, **options))
+async def executed(task: Task, *command: str, within: float = DEADLINE, **options: Any) -> Result:
+    return await result(await task.exec(command, **options), within)
 
 
 class Output:

@@ -27,6 +27,8 @@ SERVER = (
     "import socket; s = socket.create_server(('127.0.0.1', 80)); print('listening', flush=True)\n"
     "while True: c, _ = s.accept(); c.sendall(b'hi'); c.close()"
 )
+# How long a package may take that comes over the network. Seconds.
+DOWNLOAD = 300.0
 NO_PYTHON = "rm -f /opt/venv/bin/python* /usr/bin/python*"
 NO_BASH = "apt-get -qq update && apt-get -qq install busybox >/dev/null && rm /bin/bash"
 
@@ -249,7 +251,8 @@ async def test_relay_does_with_what_an_image_has(engine: DockerEngine, missing: 
     task = await start(engine, "python", "-c", SERVER)
     output = Output(task.main)
     await output.until("listening")
-    left = await executed(task, "sh", "-c", f"{missing}; ln -s busybox /bin/nc")
+    script = f"{missing}; ln -s busybox /bin/nc"
+    left = await executed(task, "sh", "-c", script, within=DOWNLOAD)
     assert left.code == 0, left
 
     assert await received(task) == b"hi"
