@@ -10,17 +10,11 @@ from typing import Dict, Iterator, List
 from urllib.parse import urljoin
 
 import pytest
-from clients import APOLO
 
 from .browser import Chromium, FileBrowser, JupyterLab, TensorBoard, started_chromium
-from .conftest import Render, Trained, only_with
+from .conftest import Render, Trained
 from .platform import fetch
 from .project import Project, printed_address
-
-# A page does not know which client started its job. What the client does for it, to start the job,
-# to open or print the address, to tell that it runs, to end it, test_web and test_security try with
-# both, and without the minute and a half that a browser takes.
-pytestmark = only_with(APOLO)
 
 # Writes scalars as a training does that goes on for as long as the test wants.
 SLOW_TRAINING = """
