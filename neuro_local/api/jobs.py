@@ -47,8 +47,9 @@ async def kill(request: web.Request) -> web.Response:
 
 
 async def set_life_span(request: web.Request) -> web.Response:
-    job = find(request)
-    request.app[JOBS].set_life_span(job.id, parse_minutes(await read_json(request), job))
+    body = await read_json(request)
+    job = find(request)  # not before: others may have changed it while the body came
+    request.app[JOBS].set_life_span(job.id, parse_minutes(body, job))
     return web.Response(status=204)
 
 

@@ -408,7 +408,6 @@ async def set_minutes(server: Server, job: Job, **minutes: Any) -> Answer:
         (None, {"additional_max_run_time_minutes": 10}, 10),
     ],
 )
-@pytest.mark.real_server
 async def test_life_span_can_be_changed(
     server: Server,
     start_job: Callable[..., Job],
@@ -423,6 +422,23 @@ async def test_life_span_can_be_changed(
     assert (answer.status, answer.body) == (204, b"")
     shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
     assert (shown["max_run_time_minutes"], shown["status"]) == (after, "running")
+
+
+async def test_two_who_make_a_life_longer_at_once_both_do(
+    server: Server, start_job: Callable[..., Job]
+) -> None:
+    job = start_job("sleep 600", max_run_time_minutes=5)
+    target = f"{JOBS}/{job.id}/max_run_time_minutes"
+    body = json.dumps({"additional_max_run_time_minutes": 10}).encode()
+
+    async with server.connected() as slow:
+        await slow.send(server.head("PUT", target, {"Content-Length": str(len(body))}) + body[:5])
+        assert (await set_minutes(server, job, additional_max_run_time_minutes=10)).status == 204
+        await slow.send(body[5:])
+        assert (await slow.answer()).status == 204
+
+    shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
+    assert shown["max_run_time_minutes"] == 25
 
 
 @pytest.mark.parametrize(
@@ -449,7 +465,6 @@ async def test_life_span_that_cannot_be_is_refused(
     assert shown["max_run_time_minutes"] == 5
 
 
-@pytest.mark.real_server
 async def test_life_span_of_an_unknown_job_is_400(server: Server) -> None:
     answer = await server.ask("PUT", f"{JOBS}/unknown/max_run_time_minutes", b"{}")
 

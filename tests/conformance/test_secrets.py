@@ -71,7 +71,6 @@ async def test_secret_is_listed_without_its_value(server: Server, key: str) -> N
         assert shown in listed.json()
 
 
-@pytest.mark.real_server
 async def test_value_comes_back_and_can_be_replaced_and_removed(server: Server, key: str) -> None:
     for value in (VALUE, b"", bytes(range(256))):
         assert (await add(server, key, value)).status == 201
@@ -84,8 +83,7 @@ async def test_value_comes_back_and_can_be_replaced_and_removed(server: Server, 
     assert key not in await keys(server)
 
 
-@pytest.mark.real_server
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", pytest.param("DELETE", marks=pytest.mark.real_server)])
 async def test_unknown_secret_is_404(server: Server, method: str) -> None:
     answer = await server.ask(method, f"{SECRETS}/unknown?{HERE}")
 
@@ -222,7 +220,6 @@ async def test_running_job_keeps_the_file_of_a_removed_secret(
         assert await log_of(server, platform, job.id, "succeeded") == b"old"
 
 
-@pytest.mark.real_server
 async def test_job_with_missing_secrets_fails_and_names_them(
     server: Server, platform: Platform, key: str
 ) -> None:
