@@ -30,8 +30,6 @@ class Client:
     config: str
     # What `exec` ends with in a job that does not run.
     not_running: int
-    # What becomes of the job when `run` is interrupted that shows it, away from a terminal.
-    after_interrupt: str
     # Where it notes what it sends and receives, in the user's home; the older one does not.
     logs: Optional[str] = None
 
@@ -53,7 +51,6 @@ APOLO = Client(
     program=BIN / "neuro",
     config="apolo",
     not_running=72,
-    after_interrupt="running",
     logs=".apolo/logs",
 )
 NEUROMATION = Client(
@@ -61,6 +58,5 @@ NEUROMATION = Client(
     program=BIN.parent / "neuromation" / "bin" / "neuro",
     config="neuromation",
     not_running=65,
-    after_interrupt="cancelled",
 )
 CLIENTS = (APOLO, NEUROMATION)

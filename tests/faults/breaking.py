@@ -49,7 +49,7 @@ def break_and_repeat(
     assert fault.struck, "the fault met nothing"
     line.mend()
     if broken.code == 0:
-        op.check_healed(project, broken.stdout)
+        op.check(project, broken.stdout)
     else:
         assert_told(broken)
         if any(job.is_active for job in project.platform.jobs(tag=tag(project))):

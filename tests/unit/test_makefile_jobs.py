@@ -6,7 +6,7 @@ import os
 import pty
 import re
 import shlex
-from typing import List
+from typing import List, Optional
 
 import pytest
 from baking import Project, Reply, option, options
@@ -223,15 +223,34 @@ def test_logs_of_a_named_training(project: Project) -> None:
     calls = project.make("logs_training", "RUN=a").calls
 
     name = "training-my-project-a"
-    assert calls == [["logs", name], ["--quiet", "ps", "--name", name]]
+    assert calls == [["--quiet", "ps", "--name", name], ["logs", name]]
 
 
-def test_log_that_ends_before_the_training_does_broke_off(project: Project) -> None:
-    result = project.make("logs_training", replies=[Reply("ps", out="job-1\n")])
+@pytest.mark.parametrize(
+    ("status", "exit_code", "says"),
+    [
+        ("succeeded", "0", None),
+        ("JobStatus.FAILED", "1", None),
+        ("cancelled", "None", None),
+        ("running", "", "logs_training: the log broke off but the training runs on"),
+        ("JobStatus.FAILED", "None", "logs_training: the training was lost or did not start"),
+    ],
+)
+def test_log_of_a_training_that_runs_has_ended_with_it(
+    project: Project, status: str, exit_code: str, says: Optional[str]
+) -> None:
+    table = (
+        f" Name       x\n Status     {status}\n Exit code  {exit_code}\n Status transitions  x\n"
+    )
 
-    assert result.code != 0
-    assert sentence(result.err).startswith("logs_training: the log broke off")
-    assert len(result.calls) == 4
+    result = project.make(
+        "logs_training", replies=[Reply("ps", out="job-1\n"), Reply("status", out=table)]
+    )
+
+    assert (result.code == 0) is (says is None)
+    if says:
+        assert sentence(result.err).startswith(says)
+    assert result.commands == ["ps", "logs", *["status"] * (3 if status == "running" else 1)]
 
 
 @pytest.mark.parametrize("job", ["training", "develop"])
