@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
-from typing import Dict, Optional, Union
+from typing import Awaitable, Callable, Dict, Optional, Union
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -19,7 +19,6 @@ from yarl import URL
 
 from .admission import COOKIE_PREFIX, Admission
 from .config import HOST
-from .engines.base import Task
 from .errors import NotRunning
 from .models import Job
 from .passing import HOP_BY_HOP, pass_answer
@@ -32,17 +31,21 @@ _NOT_YET = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 """
 
 
+# Connects to a port inside a job. Raises NotRunning, OSError.
+Connect = Callable[[int], Awaitable[socket.socket]]
+
+
 class JobConnector(aiohttp.BaseConnector):
     """Connects to a port inside a job, whatever host the request names."""
 
-    def __init__(self, task: Task, port: int) -> None:
+    def __init__(self, connect: Connect, port: int) -> None:
         super().__init__(limit=0)
-        self._task = task
+        self._connect = connect
         self._port = port
 
     async def _create_connection(self, *args: object, **kwargs: object) -> ResponseHandler:
         loop = asyncio.get_running_loop()
-        connection = await self._task.connect(self._port)
+        connection = await self._connect(self._port)
         _, protocol = await loop.create_connection(self._factory, sock=connection)
         return protocol
 
@@ -61,11 +64,11 @@ class Ingress:
     def __init__(self) -> None:
         self._pages: Dict[str, Page] = {}
 
-    async def publish(self, job: Job, task: Task) -> None:
-        """Open a loopback port for the job's web page."""
+    async def publish(self, job: Job, connect: Connect) -> None:
+        """Open a loopback port for the job's web page, which may not answer yet."""
         assert job.spec.http is not None
         session = aiohttp.ClientSession(
-            connector=JobConnector(task, job.spec.http.port),
+            connector=JobConnector(connect, job.spec.http.port),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),

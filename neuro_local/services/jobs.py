@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Protocol, Set
+from typing import Awaitable, Callable, Dict, Iterator, Optional, Protocol, Set
 
 from ..engines.base import Engine, Process, Size, Task
 from ..errors import (
@@ -39,9 +41,11 @@ ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})
 
 
 class WebPages(Protocol):
-    """Publishes the HTTP port of a running job."""
+    """Publishes the HTTP port of a job, which `connect` reaches once the job runs."""
 
-    async def publish(self, job: Job, task: Task) -> None: ...
+    async def publish(
+        self, job: Job, connect: Callable[[int], Awaitable[socket.socket]]
+    ) -> None: ...
 
     async def withdraw(self, job_id: str) -> None: ...
 
@@ -227,11 +231,13 @@ class JobService:
         return await self._engine.run(await self._specs.of(job), tell)
 
     async def _live(self, job: Job, execution: Execution) -> None:
+        # Before it starts: what asks for the address of a job that still waits for its image gets
+        # it, as on the platform.
+        if job.spec.http is not None:
+            await self._pages.publish(job, partial(self._connect, job.id))
         task = execution.task = await execution.starting
         if self.get(job.id).is_finished:  # cancelled while it started
             return
-        if job.spec.http is not None:
-            await self._pages.publish(job, task)
         self._move(job.id, JobStatus.RUNNING)
         started = execution.started = time.monotonic()
         self._set_timer(self.get(job.id), execution)
@@ -282,6 +288,9 @@ class JobService:
             self._store.put(job.moved(Transition(status, now(), reason, description, exit_code)))
 
     # Small parts
+
+    async def _connect(self, job_id: str, port: int) -> socket.socket:
+        return await self.running(job_id).connect(port)
 
     def _task(self, job: Job) -> Task:
         execution = self._executions.get(job.id)

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
-from typing import AsyncIterator, Dict, Tuple, cast
+from typing import AsyncIterator, Dict, Tuple
 
 import aiohttp
 import pytest
@@ -12,7 +12,6 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from neuro_local.admission import TICKET
-from neuro_local.engines.base import Task
 from neuro_local.ingress import Ingress
 from neuro_local.models import Http, Job, JobSpec, JobStatus, Preset, Transition, now
 
@@ -20,7 +19,7 @@ UNUSUAL = "HEAD OPTIONS PUT PATCH DELETE TRACE CONNECT PROPFIND PURGE".split()
 
 
 class Reachable:
-    """The one thing of a task that a web page needs."""
+    """A job of which a web page needs the port alone."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -92,7 +91,7 @@ async def ingress() -> AsyncIterator[Ingress]:
 @pytest.fixture
 async def page(server: TestServer, ingress: Ingress) -> URL:
     assert server.port
-    await ingress.publish(job(), cast(Task, Reachable(server.port)))
+    await ingress.publish(job(), Reachable(server.port).connect)
     url = ingress.url(job())
     assert url is not None
     return URL(url)
@@ -325,7 +324,7 @@ async def test_foreign_names_do_not_lead_here(
     server: TestServer, ingress: Ingress, browser: aiohttp.ClientSession, auth: bool, host: str
 ) -> None:
     assert server.port
-    await ingress.publish(job(auth=auth), cast(Task, Reachable(server.port)))
+    await ingress.publish(job(auth=auth), Reachable(server.port).connect)
 
     async with browser.get(ingress.url(job()) or "", headers={"Host": host}) as answer:
         assert answer.status == 403
@@ -345,7 +344,7 @@ async def test_job_without_authentication_is_open(
     server: TestServer, ingress: Ingress, browser: aiohttp.ClientSession
 ) -> None:
     assert server.port
-    await ingress.publish(job(auth=False), cast(Task, Reachable(server.port)))
+    await ingress.publish(job(auth=False), Reachable(server.port).connect)
 
     url = ingress.url(job(auth=False))
     assert url is not None and "?" not in url
@@ -358,7 +357,7 @@ async def test_page_of_a_job_that_does_not_listen_yet_tries_again(
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        await ingress.publish(job(), cast(Task, Reachable(closed.getsockname()[1])))
+        await ingress.publish(job(), Reachable(closed.getsockname()[1]).connect)
 
         async with browser.get(ingress.url(job()) or "") as answer:
             text = await answer.text()
@@ -371,7 +370,7 @@ async def test_page_of_a_job_that_does_not_listen_yet_tries_again(
 async def test_page_that_is_withdrawn_while_one_connects_leaves_nobody_waiting(
     ingress: Ingress, turns: int
 ) -> None:
-    await ingress.publish(job(auth=False), cast(Task, Reachable(1)))
+    await ingress.publish(job(auth=False), Reachable(1).connect)
     port = URL(str(ingress.url(job()))).port or 0
     with socket.create_connection(("127.0.0.1", port)) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

@@ -11,7 +11,6 @@ import pytest
 from enginekit import cache_with_base, eventually, ready, shared_cache
 
 from neuro_local.config import PRESETS
-from neuro_local.engines.base import Task
 from neuro_local.engines.sandbox import SandboxEngine
 from neuro_local.errors import InvalidRequest, NotFound, NotRunning
 from neuro_local.models import Identity, Job, JobSpec, JobStatus, Volume
@@ -26,7 +25,7 @@ REGISTRY = "127.0.0.1:1"
 
 
 class NoPages:
-    async def publish(self, job: Job, task: Task) -> None:
+    async def publish(self, job: Job, connect: object) -> None:
         raise AssertionError("these jobs have no port")
 
     async def withdraw(self, job_id: str) -> None:
