@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,15 @@ def options(call: Sequence[str], name: str) -> List[str]:
     return [value for word, value in zip(call, call[1:]) if word == name]
 
 
+def leave_stamp(project: Path, given: Mapping[str, str]) -> None:
+    """Leave the stamp of `make setup`, as if it had just built the image with these variables."""
+    text = (project / "Makefile").read_text(encoding="utf-8")
+    default = dict(re.findall(r"^(PROJECT|BASE_IMAGE) \??= (.*)$", text, re.MULTILINE))
+    base = given.get("BASE_IMAGE", default["BASE_IMAGE"])
+    image = given.get("IMAGE", f"image:{default['PROJECT']}")
+    (project / ".setup_done").write_text(f"{base} {image} {given.get('APOLO_CONFIG', '')}\n")
+
+
 @dataclass(frozen=True)
 class Project:
     path: Path
@@ -103,8 +113,12 @@ class Project:
             if path.is_file() and ".git" not in path.relative_to(self.path).parts
         }
 
+    @property
+    def stamp(self) -> Path:
+        return self.path / ".setup_done"
+
     def mark_set_up(self) -> None:
-        (self.path / ".setup_done").touch()
+        leave_stamp(self.path, self.env)
 
     def command(self, *arguments: str) -> Tuple[List[str], Dict[str, str]]:
         environment = {
@@ -153,7 +167,12 @@ def plant_recorder(folder: Path, name: str = "neuro") -> None:
     (folder / "calls").write_text("")
 
 
-def render(folder: Path, answers: Optional[Mapping[str, str]] = None, **environment: str) -> Any:
+def render(
+    folder: Path,
+    answers: Optional[Mapping[str, str]] = None,
+    *options: str,
+    **environment: str,
+) -> Any:
     """Run the real cookiecutter command, as a user does; returns the finished process."""
     extra = [f"{question}={answer}" for question, answer in (answers or {}).items()]
     return subprocess.run(
@@ -162,6 +181,7 @@ def render(folder: Path, answers: Optional[Mapping[str, str]] = None, **environm
             "-m",
             "cookiecutter",
             "--no-input",
+            *options,
             "-o",
             str(folder),
             str(TEMPLATE),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Mapping, Optional
 
+from baking import leave_stamp
+
 from .commands import Command, Result, Terminal, run
 from .platform import Job, Platform
 
@@ -73,7 +75,7 @@ class Project:
 
     def mark_set_up(self) -> None:
         """Leave the stamp of `make setup` as if it had just built the image."""
-        self.stamp.touch()
+        leave_stamp(self.path, {**self.env, **self.variables})
 
     def _words(self, *targets: str, **variables: str) -> list[str]:
         given = {**self.variables, **variables}

@@ -69,4 +69,4 @@ def test_port_that_is_taken_here_is_a_failure(ready: Project) -> None:
 def test_without_a_develop_job_the_way_to_one_is_said(ready: Project) -> None:
     ready.fails("port_forward_develop", says="it does not run: make run_develop")
     with ready.at_terminal("connect_develop") as terminal:
-        assert "does the job run? make run_develop" in terminal.wait(code=2)
+        assert "it does not run: make run_develop" in terminal.wait(code=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import Callable
 
 import pytest
@@ -69,10 +70,12 @@ def test_check_asks_for_setup(project: Project) -> None:
 
 
 @no_job
-def test_check_asks_for_setup_after_the_lists_changed(ready: Project) -> None:
-    outdate(ready)
+def test_check_asks_for_setup_after_the_lists_changed(project: Project) -> None:
+    project.mark_set_up()
+    project.make("check")
+    outdate(project)
 
-    ready.fails("check", says="make setup")
+    project.fails("check", says="make setup")
 
 
 @no_job
@@ -119,6 +122,18 @@ def test_setup_leaves_a_stamp_and_no_job(quick: Project) -> None:
     assert quick.stamp.exists()
     assert quick.job("setup").status == "cancelled"
     imports(quick, "tiny")
+
+
+def test_image_made_from_another_base_or_elsewhere_is_made_again(
+    quick: Project, make_platform: Callable[..., Platform]
+) -> None:
+    quick.make("setup")
+
+    quick.fails("run_develop", says="run `make setup`", BASE_IMAGE=f"image:{quick.slug}")
+    elsewhere = replace(quick, platform=make_platform())
+    elsewhere.fails("check", says="not built")
+    elsewhere.make("setup")
+    imports(elsewhere, "tiny")
 
 
 @no_client
@@ -222,12 +237,12 @@ def test_interrupted_setup_leaves_no_job_and_no_stamp(project: Project) -> None:
     assert_not_set_up(project)
 
 
-@no_job
-@no_client
-def test_setup_needs_the_lists(project: Project) -> None:
-    (project.path / "requirements" / "apt.txt").unlink()
+def test_setup_does_without_a_list(quick: Project) -> None:
+    (quick.path / "requirements" / "apt.txt").unlink()
 
-    project.fails("setup", says="requirements/apt.txt")
+    quick.make("setup")
+
+    imports(quick, "tiny")
 
 
 @no_job
@@ -255,12 +270,13 @@ def test_job_refuses_to_start_before_setup(project: Project, target: str) -> Non
 
 @no_job
 @no_client
-def test_job_refuses_to_start_with_a_stale_image(ready: Project) -> None:
-    outdate(ready)
+def test_job_refuses_to_start_with_a_stale_image(project: Project) -> None:
+    project.mark_set_up()
+    outdate(project)
 
-    ready.fails("run_training", says="run `make setup`")
+    project.fails("run_training", says="run `make setup`")
 
-    assert not ready.storage("code").exists()
+    assert not project.storage("code").exists()
 
 
 def outdate(project: Project) -> None:

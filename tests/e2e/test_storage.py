@@ -241,6 +241,22 @@ def test_download_of_one_run_brings_its_results_only(project: Project) -> None:
     assert not (project.path / "results/two").exists()
 
 
+def test_upload_of_notebooks_keeps_what_jupyter_saved(project: Project) -> None:
+    project.make("upload_notebooks")
+    later = time.time() + 60
+    saved = project.store("notebooks/demo.ipynb", "saved in Jupyter")
+    os.utime(saved, (later, later))
+    project.write("notebooks/new.ipynb", "{}")
+
+    said = project.make("upload_notebooks").stdout
+
+    assert "newer there stays" in said
+    assert saved.read_text() == "saved in Jupyter"
+    assert project.storage("notebooks/new.ipynb").read_text() == "{}"
+    project.make("upload_notebooks", FULL="1")
+    assert saved.read_bytes() == (project.path / "notebooks/demo.ipynb").read_bytes()
+
+
 def test_download_of_notebooks_brings_new_ones(project: Project) -> None:
     project.store("notebooks/sub/new.ipynb", "{}")
 

@@ -75,6 +75,13 @@ def test_jupyter_without_the_platforms_login_asks_for_its_token(trainer: Project
     visitor.enter()
     assert visitor.get("/api/contents")[0] == 403
     assert visitor.get("/api/terminals")[0] == 403
+    # The command that the target names shows the token, which opens it.
+    name = f"jupyter-{trainer.slug}"
+    assert f"logs {name}" in result.stdout
+    with trainer.platform.start_neuro("logs", name) as log:
+        log.wait_for("?token=")
+        token = log.stdout.partition("?token=")[2].split()[0]
+    assert visitor.get(f"/api/contents?token={token}")[0] == 200
 
 
 def test_browser_opens_at_the_jobs_page_each_time(ready: Project, file_server: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from .exploring import explore
 from .texts import texts
-from .variables import VARIABLES, WORD_TARGETS, WORDS, Calling, Variable, strategies, traps
+from .variables import SWITCHES, VARIABLES, WORDS, Calling, Variable, strategies, traps
 from .world import World
 
 
@@ -45,15 +45,39 @@ def test_any_arguments_of_a_local_training(calling: Calling) -> None:
     explore(50, calling.holds_locally, value=texts("'a b'", '"a b"', bad_bytes=True))
 
 
-def test_any_value_of_a_variable_that_is_a_word_or_a_switch(calling: Calling) -> None:
+def test_any_value_of_a_variable_that_is_one_word(calling: Calling) -> None:
     explore(
         100,
-        calling.holds_of_words,
-        name=st.sampled_from(WORDS),
-        value=texts("yes", "1", "cpu-small", bad_bytes=True),
-        target=st.sampled_from(WORD_TARGETS),
+        calling.holds_of_word,
+        value=st.one_of(
+            texts("cpu-small", "1d", "image:x", bad_bytes=True),
+            st.from_regex(r"[a-z0-9@:/._=+][a-z0-9@:/._=+-]{0,9}", fullmatch=True),
+            st.sampled_from(["", " ", "--privileged", "x --volume storage:x:/x", " x", "a\tb"]),
+        ),
+        name=st.sampled_from(sorted(WORDS)),
+        target=st.integers(0, 3),
         by_environment=st.booleans(),
     )
+
+    assert calling.ended["used"] > 10
+    assert calling.ended["refused"] > 10
+
+
+def test_any_value_of_a_switch(calling: Calling) -> None:
+    explore(
+        50,
+        calling.holds_of_switch,
+        value=st.one_of(
+            texts("yes", "1", bad_bytes=True),
+            st.sampled_from(["", "0", "1", "yes", "no", "true", "--http-auth", "--no-http-auth"]),
+        ),
+        name=st.sampled_from(sorted(SWITCHES)),
+        target=st.integers(0, 1),
+        by_environment=st.booleans(),
+    )
+
+    assert calling.ended["used"] > 5
+    assert calling.ended["refused"] > 5
 
 
 def test_every_variable_is_tried(calling: Calling) -> None:
@@ -61,4 +85,11 @@ def test_every_variable_is_tried(calling: Calling) -> None:
     there = {line.split()[0] for line in makefile.splitlines() if " ?=" in line}
 
     # These three are shell text, and the README says so.
-    assert {*WORDS, *(v.name for v in VARIABLES), "NEURO", "RUN_EXTRA", "PYTHON"} == there
+    assert {
+        *WORDS,
+        *SWITCHES,
+        *(v.name for v in VARIABLES),
+        "NEURO",
+        "RUN_EXTRA",
+        "PYTHON",
+    } == there

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from baking import Project, Reply, Result, option
 from hypothesis import strategies as st
@@ -24,10 +24,15 @@ BAD_RUN = "does not fit"
 BAD_COMMAND = "must be words in which each quote is closed"
 BAD_STORAGE = "must look like storage:folder/folder"
 NOT_OURS = "is never cleaned from here"
-BAD_WORD = "This may only have letters, digits and"
+BAD_WORD = "This must be one word of letters, digits and"
+BAD_SWITCH = "FULL and YES are 1 or nothing", "UPLOAD_CODE and BROWSE are yes or no"
 
 # A job runs and is listed, so that targets that look for one have something to do.
-REPLIES = (Reply("ps --format", out=" job-1 a\n"),)
+REPLIES = (
+    Reply("ps --format", out=" job-1 a\n"),
+    Reply("status", out=" Http URL  http://here\n"),
+)
+DEVELOPS = Reply(f"ps develop-{SLUG}", out="job-1\n")
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,16 +172,36 @@ VARIABLES = (
     ),
 )
 
-# Those that are words of a call, and those that switch something on.
-WORDS = (
-    *("LOGIN_URL", "BASE_IMAGE", "IMAGE", "JUPYTER_IMAGE", "TENSORBOARD_IMAGE"),
-    *("FILEBROWSER_IMAGE", "PRESET", "LIFE_SPAN", "SETUP_LIFE_SPAN", "HTTP_AUTH"),
-    *("LOCAL_PORT", "REMOTE_PORT", "UPLOAD_CODE", "FULL", "YES", "BROWSE"),
-)
-WORD_TARGETS = (
-    *("check", "login", "upload_data", "clean_code", "run_training", "run_jupyter"),
-    *("run_tensorboard", "run_filebrowser", "run_develop", "port_forward_develop", "help"),
-)
+# Those that are one word of a call, each with one that fits and the targets whose calls show it.
+WORDS: Dict[str, Tuple[str, Sequence[str]]] = {
+    "LOGIN_URL": ("http://somewhere/api/v1", ["login"]),
+    "BASE_IMAGE": ("somebase:1", ["setup"]),
+    "IMAGE": ("image:something", ["run_training", "run_jupyter", "setup"]),
+    "JUPYTER_IMAGE": ("somejupyter:1", ["run_jupyter"]),
+    "TENSORBOARD_IMAGE": ("someboard:1", ["run_tensorboard"]),
+    "FILEBROWSER_IMAGE": ("somebrowser:1", ["run_filebrowser"]),
+    "PRESET": ("somepreset", ["run_training", "run_jupyter", "setup"]),
+    "LIFE_SPAN": ("12d34h", ["run_training", "run_jupyter", "run_tensorboard", "run_filebrowser"]),
+    "SETUP_LIFE_SPAN": ("12d34h", ["setup"]),
+    "LOCAL_PORT": ("12345", ["port_forward_develop"]),
+    "REMOTE_PORT": ("12345", ["port_forward_develop"]),
+}
+# And those of a few values each.
+SWITCHES: Dict[str, Tuple[Sequence[str], Sequence[str]]] = {
+    "HTTP_AUTH": (("", "--http-auth", "--no-http-auth"), ["run_jupyter", "run_tensorboard"]),
+    "UPLOAD_CODE": (("", "yes", "no"), ["run_training"]),
+    "BROWSE": (("", "yes", "no"), ["run_jupyter", "help"]),
+    "FULL": (("", "1"), ["upload_data", "upload_notebooks"]),
+    "YES": (("", "1"), ["clean_code"]),
+}
+_WORD = re.compile(r"[A-Za-z0-9@:/._=+][A-Za-z0-9@:/._=+-]*")
+
+
+def _told_apart(result: Result) -> List[List[str]]:
+    """The calls without what names this one of them alone."""
+    return [
+        [re.sub(r"^(run|setup):\d{8}-.*", r"\1", word) for word in call] for call in result.calls
+    ]
 
 
 def dropped(value: str) -> str:
@@ -208,10 +233,39 @@ class Calling:
             # `check` only looks.
             assert [call for call in result.calls if use.target != "check"] == []
 
-    def holds_of_words(self, name: str, value: str, target: str, by_environment: bool) -> None:
-        result = self.make(target, name, value, by_environment)
-        if result.code != 0 and not result.calls:
+    def holds_of_word(self, name: str, value: str, target: int, by_environment: bool) -> None:
+        """Refused with a sentence before any call, or in the calls where another value was."""
+        usual, targets = WORDS[name]
+        chosen = targets[target % len(targets)]
+        word = value.strip(" \t\n\r\v\f")
+        fits = "\n" not in value and bool(
+            _WORD.fullmatch(word) or (name, word) == ("LOGIN_URL", "")
+        )
+        result = self.make(chosen, name, value, by_environment)
+        self.ended["used" if fits else "refused"] += 1
+        if not fits:
+            assert result.code != 0, "it should have been refused"
             assert LINE_BREAK in result.err or BAD_WORD in result.err, result.err
+            assert result.calls == []
+        else:
+            assert result.code == 0, result.err
+            as_usual = self.make(chosen, name, usual, by_environment)
+            assert _told_apart(result) == [
+                [said.replace(usual, word) for said in call if said.replace(usual, word)]
+                for call in _told_apart(as_usual)
+            ]
+
+    def holds_of_switch(self, name: str, value: str, target: int, by_environment: bool) -> None:
+        """Refused with a sentence before any call, or one of the few values that it may have."""
+        values, targets = SWITCHES[name]
+        result = self.make(targets[target % len(targets)], name, value, by_environment)
+        self.ended["refused" if result.code else "used"] += 1
+        if result.code == 0:
+            assert set(value.split()) <= set(values), value
+        else:
+            assert value not in values
+            assert result.calls == []
+            assert any(said in result.err for said in (LINE_BREAK, BAD_WORD, *BAD_SWITCH))
 
     def holds_locally(self, value: str) -> None:
         """Refused, or split into words as a shell does and handed to the program."""
@@ -226,7 +280,7 @@ class Calling:
 
     def make(self, target: str, name: str, value: str, by_environment: bool) -> Result:
         """Make, and see that nothing but the calls happened."""
-        notes = [self.project.bin / note for note in ("calls", "replies")]
+        notes = [self.project.bin / "calls", self.project.bin / "replies", self.project.stamp]
         before = self.world.files(*notes)
         if by_environment:
             project, words = replace(self.project, env={name: value}), []
@@ -234,7 +288,11 @@ class Calling:
             project, words = self.project, [f"{name}={value}"]
         if "UPLOAD_CODE" != name:
             words.append("UPLOAD_CODE=no")
-        result = project.make(target, *words, replies=REPLIES)
+        self.project.mark_set_up()
+        if target == "setup":
+            self.project.stamp.unlink()
+        needs = [DEVELOPS] if target == "port_forward_develop" else []
+        result = project.make(target, *words, replies=[*REPLIES, *needs])
         assert self.world.canaries() == []
         assert self.world.files(*notes) == before
         assert "Traceback" not in result.err

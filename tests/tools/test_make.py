@@ -52,7 +52,10 @@ def pair(tmp_path: Path, baked: Path, old_make: str) -> Tuple[Project, Project]:
 def told(result: Result) -> List[str]:
     """What the recipes said, wherever; not what make itself says of them."""
     lines = (result.out + result.err).splitlines()
-    own = r"[\w.-]*make[\w.-]*(\[\d\])?: |\*\*\* |Makefile:\d+: (kati|\*\*\*)|\*bootstrap\*"
+    own = (
+        r"[\w.-]*make[\w.-]*(\[\d\])?: |\*\*\* |\*bootstrap\*"
+        r"|(Makefile|neuro\.mk):\d+: (kati|\*\*\*)"
+    )
     return sorted(line for line in lines if not re.match(own, line))
 
 
@@ -109,8 +112,9 @@ def test_a_line_break_is_refused_the_same(pair: Tuple[Project, Project]) -> None
         assert "TRAIN_ARGS must not hold a line break" in result.err
 
 
-def test_the_makefile_needs_nothing_newer(baked: Path) -> None:
-    assert newer_features((baked / "Makefile").read_text()) == []
+@pytest.mark.parametrize("file", ["Makefile", "neuro.mk"])
+def test_the_makefile_needs_nothing_newer(baked: Path, file: str) -> None:
+    assert newer_features((baked / file).read_text()) == []
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_last_touches_are_made(python: str, tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / ".gitignore").exists()
-    assert "Created my-project/." in done.stdout
+    assert f"Created {tmp_path.resolve()}/." in done.stdout
 
 
 @pytest.mark.parametrize("shell", ["dash"])

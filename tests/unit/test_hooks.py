@@ -243,8 +243,27 @@ def test_inside_a_repository_none_is_nested(tmp_path: Path) -> None:
     assert not (tmp_path / "my-project" / ".git").exists()
 
 
-def test_the_end_names_the_next_commands(tmp_path: Path) -> None:
-    assert "cd my-project && make login && make setup" in render(tmp_path).stdout
+def test_the_end_names_the_next_commands_from_where_the_user_is(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "over there"
+    here.mkdir()
+    there.mkdir()
+
+    assert "cd my-project && make login && make setup" in render(here, PWD=str(here)).stdout
+    elsewhere = render(there, PWD=str(here)).stdout
+    assert f"cd '{there.resolve()}/my-project' && make login && make setup" in elsewhere
+
+
+def test_rendered_again_over_a_project_it_keeps_what_is_the_users(tmp_path: Path) -> None:
+    render(tmp_path)
+    ignore = tmp_path / "my-project" / ".gitignore"
+    ignore.write_text("mine\n")
+
+    again = render(tmp_path, None, "--overwrite-if-exists", "--skip-if-file-exists")
+
+    assert again.returncode == 0, again.stderr
+    assert ignore.read_text() == "mine\n"
+    assert not ignore.with_name("_gitignore").exists()
+    assert "the repository that was here stays" in again.stdout
 
 
 def test_prompts_and_hooks_ask_the_same_questions() -> None:

@@ -153,8 +153,8 @@ def test_the_longest_run_fits(project: Project) -> None:
 @pytest.mark.parametrize(
     ("target", "arguments", "filter_"),
     [
-        ("kill_training", [], ["--name", "training-my-project"]),
-        ("kill_training", ["RUN=a"], ["--name", "training-my-project-a"]),
+        ("kill_training", [], ["--name", "training-my-project", *TAG]),
+        ("kill_training", ["RUN=a"], ["--name", "training-my-project-a", *TAG]),
         ("kill_jupyter", [], ["--name", "jupyter-my-project"]),
         ("kill_tensorboard", [], ["--name", "tensorboard-my-project"]),
         ("kill_filebrowser", [], ["--name", "filebrowser-my-project"]),
@@ -263,13 +263,33 @@ def test_connect_needs_a_terminal(project: Project, job: str) -> None:
 
 
 @pytest.mark.parametrize("job", ["training", "develop"])
-@pytest.mark.parametrize("code", [0, 72])
-def test_connect_opens_a_shell(project: Project, job: str, code: int) -> None:
+@pytest.mark.parametrize(("code", "is_ours"), [(0, True), (1, True), (130, True), (72, False)])
+def test_connect_opens_a_shell_whose_own_code_is_its_own(
+    project: Project, job: str, code: int, is_ours: bool
+) -> None:
     ours, theirs = pty.openpty()
 
-    result = project.make(f"connect_{job}", stdin=theirs, replies=[Reply("exec", code)])
+    replies = [Reply("ps", out="job-1\n"), Reply("exec", code)]
+    result = project.make(f"connect_{job}", stdin=theirs, replies=replies)
 
     os.close(ours)
     os.close(theirs)
-    assert result.calls == [["--quiet", "exec", "--tty", f"{job}-my-project", "bash"]]
-    assert (result.code == 0) is (code == 0)
+    name = f"{job}-my-project"
+    assert result.calls == [
+        ["--quiet", "ps", "--name", name],
+        ["--quiet", "exec", "--tty", name, "bash"],
+    ]
+    assert (result.code == 0) is is_ours
+
+
+@pytest.mark.parametrize("job", ["training", "develop"])
+def test_connect_needs_the_job(project: Project, job: str) -> None:
+    ours, theirs = pty.openpty()
+
+    result = project.make(f"connect_{job}", stdin=theirs)
+
+    os.close(ours)
+    os.close(theirs)
+    assert result.code != 0
+    assert result.commands == ["ps"]
+    assert sentence(result.err) == f"connect_{job}: it does not run: make run_{job}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import List
 
 import pytest
@@ -207,8 +208,39 @@ def test_jobs_that_need_the_image_ask_for_setup(project: Project, target: str) -
     assert result.code != 0
     assert result.calls == []
     assert sentence(result.err) == (
-        "The image of the project is missing or older than requirements/: run `make setup`."
+        "The image of the project is missing or older than requirements/, or made from another "
+        "BASE_IMAGE or on another platform: run `make setup`."
     )
+
+
+@pytest.mark.parametrize("changed", ["BASE_IMAGE=debian:12", "APOLO_CONFIG=/another/platform"])
+def test_image_made_from_another_base_or_elsewhere_is_none(project: Project, changed: str) -> None:
+    name, value = changed.split("=")
+    there = replace(project, env={name: value})
+
+    refused = there.make("run_training")
+    made = there.make("setup")
+
+    assert refused.code != 0 and refused.calls == []
+    assert made.code == 0 and "save" in made.commands
+    assert there.make("run_training").code == 0
+    assert project.make("run_training").code != 0
+
+
+def test_another_image_is_made_when_asked_for_and_used_without(project: Project) -> None:
+    assert "save" in project.make("setup", "IMAGE=image:other").commands
+
+    no_stamp(project)
+    assert project.make("run_training", "IMAGE=image:other").code == 0
+
+
+def test_a_project_may_do_without_a_list(project: Project) -> None:
+    (project.path / "requirements" / "apt.txt").unlink()
+
+    result = project.make("--always-make", "setup")
+
+    assert result.code == 0, result.err
+    assert "save" in result.commands
 
 
 @pytest.mark.parametrize(

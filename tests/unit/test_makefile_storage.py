@@ -12,15 +12,27 @@ from baking import Project, Reply
 from targets import EXCLUDED, ROOT, sentence
 
 
-@pytest.mark.parametrize("folder", ["code", "notebooks"])
-def test_code_and_notebooks_are_copied_whole(project: Project, folder: str) -> None:
-    result = project.make(f"upload_{folder}")
+def test_code_is_copied_whole(project: Project) -> None:
+    result = project.make("upload_code")
 
     assert result.code == 0, result.err
     assert result.calls == [
         ["mkdir", "--parents", ROOT],
-        ["cp", "--recursive", *EXCLUDED, "--target-directory", ROOT, folder],
+        ["cp", "--recursive", *EXCLUDED, "--target-directory", ROOT, "code"],
     ]
+
+
+@pytest.mark.parametrize(("full", "how"), [("", ["--update"]), ("1", [])])
+def test_notebooks_that_are_newer_on_storage_stay_unless_full(
+    project: Project, full: str, how: List[str]
+) -> None:
+    result = project.make("upload_notebooks", f"FULL={full}")
+
+    assert result.calls == [
+        ["mkdir", "--parents", ROOT],
+        ["cp", "--recursive", *EXCLUDED, *how, "--target-directory", ROOT, "notebooks"],
+    ]
+    assert ("newer" in result.out) is bool(how)
 
 
 @pytest.mark.parametrize(("full", "how"), [("", ["--continue"]), ("1", [])])
@@ -33,13 +45,14 @@ def test_data_is_continued_unless_full(project: Project, full: str, how: List[st
     ]
 
 
-def test_upload_of_all_makes_three_calls(project: Project) -> None:
+def test_upload_of_all_makes_four_calls(project: Project) -> None:
     result = project.make("upload", "DATA_STORAGE=storage:/team/images")
 
     data = "storage:/team/images"
     assert result.calls == [
         ["mkdir", "--parents", ROOT, data],
-        ["cp", "--recursive", *EXCLUDED, "--target-directory", ROOT, "code", "notebooks"],
+        ["cp", "--recursive", *EXCLUDED, "--target-directory", ROOT, "code"],
+        ["cp", "--recursive", *EXCLUDED, "--update", "--target-directory", ROOT, "notebooks"],
         ["cp", "--recursive", *EXCLUDED, "--continue", "--no-target-directory", "data", data],
     ]
 
@@ -54,6 +67,28 @@ def test_the_ignore_file_may_have_windows_line_ends_and_comments(project: Projec
         "--exclude=*.tmp",
         "--exclude=__pycache__/",
     ]
+
+
+@pytest.mark.parametrize("line", ["my folder/", "!keep.csv", "*.tmp  # junk"])
+def test_the_ignore_file_has_no_blanks_and_no_exceptions(project: Project, line: str) -> None:
+    (project.path / ".neuroignore").write_text(f"# my junk\n*.tmp  \n{line}\n")
+
+    result = project.make("upload")
+
+    assert result.code != 0
+    assert result.calls == []
+    assert f"3:{line}" in result.out
+    assert ".neuroignore cannot hold the lines above" in sentence(result.err)
+
+
+def test_without_an_ignore_file_all_is_copied(project: Project) -> None:
+    (project.path / ".neuroignore").unlink()
+
+    result = project.make("upload_code")
+
+    assert result.code == 0
+    assert result.err == ""
+    assert result.calls[1] == ["cp", "--recursive", "--target-directory", ROOT, "code"]
 
 
 @pytest.mark.parametrize("target", ["upload_code", "upload_data", "upload_notebooks", "upload"])

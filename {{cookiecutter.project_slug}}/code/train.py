@@ -89,6 +89,7 @@ def train(args):
         classifier.partial_fit(scaler.transform(x_train[shuffled]), y_train[shuffled], classes)
         accuracy = float(classifier.score(scaler.transform(x_test), y_test))
         writer.add_scalar("accuracy", accuracy, epoch)
+        writer.flush()  # TensorBoard shows a training that runs
         print(f"epoch {epoch}/{args.epochs}: accuracy {accuracy:.4f}", flush=True)
     writer.close()
     model = make_pipeline(scaler, classifier)

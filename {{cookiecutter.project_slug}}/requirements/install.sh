@@ -6,9 +6,10 @@ set -euf
 cd "$(dirname "$0")"
 carriage_return=$(printf '\r')
 
-# What a list holds without its comments. In the C locale, since bytes that are no UTF-8 end a `.*`;
+# What a list, if there is one, holds without its comments. In the C locale, since bytes that are no UTF-8 end a `.*`;
 # NUL, which no variable can hold, becomes a character that no package has.
 listed() (
+    [ -f "$1" ] || exit 0
     export LC_ALL=C
     tr '\000' '?' <"$1" | sed "s/$carriage_return\$//; s/#.*//" | tr '\n' ' '
 )
