@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import List, cast
-from urllib.parse import urlencode
+from typing import Dict, List
+from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
 from ..config import PRESETS
+from ..errors import InvalidRequest
 from . import oauth
 from .keys import AUTHORIZED, BASE_URL, IDENTITY, LOGINS
 from .payloads import PRIVATE_JSON, config_payload
 
-PUBLIC = ("/api/v1/config", "/oauth/authorize", "/oauth/token", "/oauth/logout", "/oauth/success")
+PUBLIC = (
+    "/api/v1/config",
+    "/oauth/authorize",
+    "/oauth/token",
+    "/oauth/logout",
+    "/oauth/success",
+    oauth.SHOW_CODE,
+)
 # Jobs of one preset that may run at once; clients show it, nothing enforces it.
 CAPACITY = 1000
+FORM = "application/x-www-form-urlencoded"
 
 
 async def get_config(request: web.Request) -> web.Response:
@@ -27,26 +36,47 @@ async def get_capacity(request: web.Request) -> web.Response:
     return web.json_response({preset.name: CAPACITY for preset in PRESETS})
 
 
+async def read_form(request: web.Request) -> Dict[str, str]:
+    """Return the body's form. Raises InvalidRequest, also for one in parts, which could be files:
+    neither the page nor the clients send that."""
+    if request.content_type != FORM:
+        raise InvalidRequest(f"the form is not {FORM}")
+    try:
+        text = (await request.read()).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise InvalidRequest("the form is not in UTF-8") from None
+
+
 async def ask_for_token(request: web.Request) -> web.Response:
     message = "Paste the token of this platform. It is in the file that `neuro-local up` names."
     return web.Response(text=oauth.page(message), content_type="text/html")
 
 
 async def authorize(request: web.Request) -> web.Response:
-    form = await request.post()
-    code = request.app[LOGINS].authorize(request.query, cast(str, form.get("token", "")))
+    form = await read_form(request)
+    callbacks = {*oauth.CALLBACKS, request.app[BASE_URL] + oauth.SHOW_CODE}
+    code = request.app[LOGINS].authorize(request.query, form.get("token", ""), callbacks)
     if code is None:
         text = oauth.page("That is not the token of this platform. Try again.")
         return web.Response(text=text, content_type="text/html", status=403)
-    separator = "&" if "?" in request.query["redirect_uri"] else "?"
-    location = request.query["redirect_uri"] + separator + urlencode({"code": code})
+    location = f"{request.query['redirect_uri']}?{urlencode({'code': code})}"
     return web.Response(status=303, headers={"Location": location})
 
 
 async def exchange(request: web.Request) -> web.Response:
-    form = await request.post()
-    payload = request.app[LOGINS].redeem({key: str(value) for key, value in form.items()})
+    payload = request.app[LOGINS].redeem(await read_form(request))
     return web.json_response(payload, content_type=PRIVATE_JSON)
+
+
+async def show_code(request: web.Request) -> web.Response:
+    """Show the code of a login whose client cannot be reached from the browser. It is worth
+    nothing to anybody but that client, which alone can prove that it asked for it."""
+    code = request.query.get("code")
+    if not code:
+        raise InvalidRequest("there is no code to show; the login page leads here with one")
+    headers = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'"}
+    return web.Response(text=oauth.code_page(code), content_type="text/html", headers=headers)
 
 
 async def say_done(request: web.Request) -> web.Response:
@@ -60,6 +90,7 @@ def routes() -> List[web.RouteDef]:
         web.get("/oauth/authorize", ask_for_token),
         web.post("/oauth/authorize", authorize),
         web.post("/oauth/token", exchange),
+        web.get(oauth.SHOW_CODE, show_code),
         web.get("/oauth/success", say_done),
         web.get("/oauth/logout", say_done),
     ]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import List
+import logging
+from typing import List, Optional
 
 from aiohttp import web
 
 from ..errors import InvalidRequest, NeuroLocalError
 from . import jobs
 from .keys import IMAGES, JOBS
+from .middleware import FAILED
 from .requests import parse_port
-from .streams import require_upgrade, websocket
+from .streams import require_upgrade, streamed, websocket
+
+logger = logging.getLogger(__name__)
 
 
 async def port_forward(request: web.Request) -> web.WebSocketResponse:
@@ -48,21 +52,30 @@ async def save(request: web.Request) -> web.StreamResponse:
     if not isinstance(image, str):
         raise InvalidRequest("save needs the image's reference in container.image")
     request.app[IMAGES].to_save(image)  # another host's is refused before the status is out
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
+    async with streamed(request, {"Content-Type": "application/x-ndjson"}) as response:
 
-    async def line(**fields: object) -> None:
-        await response.write(json.dumps(fields).encode() + b"\n")
+        async def line(**fields: object) -> None:
+            await response.write(json.dumps(fields).encode() + b"\n")
 
-    await line(status="CommitStarted", details={"container": job.id, "image": image})
-    try:
-        await request.app[JOBS].save(job.id, image)
-    except NeuroLocalError as error:
-        await line(error=str(error), errorDetail={"message": str(error)})
-    else:
-        await line(status="CommitFinished")
-    await response.write_eof()
+        await line(status="CommitStarted", details={"container": job.id, "image": image})
+        failure = await save_failure(request, job.id, image)
+        if failure is None:
+            await line(status="CommitFinished")
+        else:
+            await line(error=failure, errorDetail={"message": failure})
     return response
+
+
+async def save_failure(request: web.Request, job_id: str, image: str) -> Optional[str]:
+    """Save, and return what to tell if that failed: the status is out."""
+    try:
+        await request.app[JOBS].save(job_id, image)
+        return None
+    except NeuroLocalError as error:
+        return str(error)
+    except Exception:
+        logger.exception("%s %s", request.method, request.path)
+        return FAILED
 
 
 async def kill(request: web.Request) -> web.Response:

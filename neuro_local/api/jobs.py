@@ -22,6 +22,7 @@ from .requests import (
     parse_minutes,
     require_here,
 )
+from .streams import streamed
 
 NDJSON = "application/x-ndjson"
 
@@ -72,12 +73,11 @@ def _as_object(items: Iterator[str]) -> Iterator[str]:
 
 
 async def _streamed(request: web.Request, kind: str, pieces: Iterator[str]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": kind})
-    await response.prepare(request)
-    while page := list(itertools.islice(pieces, PAGE)):
-        await response.write("".join(page).encode())
-        await asyncio.sleep(0)  # the others' turn; and whether the client has left shows only then
-    await response.write_eof()
+    async with streamed(request, {"Content-Type": kind}) as response:
+        while page := list(itertools.islice(pieces, PAGE)):
+            await response.write("".join(page).encode())
+            # The others' turn; and whether the client has left shows only then.
+            await asyncio.sleep(0)
     return response
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import logging
 from typing import Callable, Mapping, Type
@@ -13,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import (
+    EngineUnavailable,
     InvalidRequest,
     NeuroLocalError,
     NotFound,
@@ -27,6 +27,9 @@ from .keys import AUTHORIZED
 
 logger = logging.getLogger(__name__)
 
+# What a user is told of a failure of ours.
+FAILED = "neuro-local failed; `neuro-local logs` shows why"
+
 STATUS: Mapping[Type[NeuroLocalError], int] = {
     InvalidRequest: 400,
     StorageError: 400,
@@ -36,6 +39,7 @@ STATUS: Mapping[Type[NeuroLocalError], int] = {
     NotFound: 404,
     NotRunning: 404,
     Unsupported: 501,
+    EngineUnavailable: 503,
 }
 
 
@@ -60,7 +64,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(error, ConnectionError) and is_gone(request):
             return web.Response(status=400)  # to nobody
         logger.exception("%s %s", request.method, request.path)
-        return refusal(500, "neuro-local failed; `neuro-local logs` shows why")
+        return refusal(500, FAILED)
 
 
 def is_gone(request: web.Request) -> bool:
@@ -105,7 +109,7 @@ def _credential(header: str) -> bytes:
     if kind.lower() == "basic":
         try:
             return base64.b64decode(value).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # no base64, or not even ASCII
             return b""
     return value.encode(errors="replace") if kind.lower() == "bearer" else b""
 

@@ -13,10 +13,15 @@ import html
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional
-from urllib.parse import urlsplit
+from typing import Collection, Dict, Mapping, Optional
 
+from ..config import HOST
 from ..errors import InvalidRequest
+
+# Where clients wait for the browser to bring them the code: the first of these that is free.
+CALLBACKS = tuple(f"http://{HOST}:{port}" for port in (54540, 54541, 54542))
+# Where the browser is sent when it cannot reach the client, which then asks for what is shown.
+SHOW_CODE = "/oauth/show-code"
 
 # Seconds; both figures only have to be plausible to the clients.
 CODE_LIFE = 60.0
@@ -37,14 +42,19 @@ class Logins:
         self._token = token
         self._pending: Dict[str, _Pending] = {}
 
-    def authorize(self, query: Mapping[str, str], token: str) -> Optional[str]:
+    def authorize(
+        self, query: Mapping[str, str], token: str, callbacks: Collection[str]
+    ) -> Optional[str]:
         """Return a code for the client that asked with this query; None for a wrong token.
 
-        Raises InvalidRequest for a query that no client of ours sends.
+        Raises InvalidRequest for a query that no client of ours sends: another user of this
+        machine may listen at any other address than `callbacks`.
         """
         redirect_uri = query.get("redirect_uri", "")
-        if urlsplit(redirect_uri).hostname not in ("127.0.0.1", "localhost"):
-            raise InvalidRequest(f"redirect_uri {redirect_uri!r} is not on this machine")
+        if redirect_uri not in callbacks:
+            raise InvalidRequest(
+                f"redirect_uri {redirect_uri!r} is none of {', '.join(sorted(callbacks))}"
+            )
         if query.get("code_challenge_method") != "S256" or not query.get("code_challenge"):
             raise InvalidRequest("the login needs a code_challenge of method S256")
         if not hmac.compare_digest(token.strip().encode(), self._token.encode()):
@@ -78,7 +88,10 @@ class Logins:
         return (
             pending is not None
             and form.get("redirect_uri") == pending.redirect_uri
-            and hmac.compare_digest(_challenge(form.get("code_verifier", "")), pending.challenge)
+            and hmac.compare_digest(
+                _challenge(form.get("code_verifier", "")).encode(),
+                pending.challenge.encode(errors="replace"),  # it may be any text
+            )
         )
 
     def _forget_expired(self) -> None:
@@ -98,4 +111,13 @@ def page(message: str) -> str:
 <body><h1>Log in to neuro-local</h1><p>{html.escape(message)}</p>
 <form method="post"><label>Token: <input name="token" type="password" autofocus></label>
 <button>Log in</button></form></body></html>
+"""
+
+
+def code_page(code: str) -> str:
+    """Return the page that shows the code to whoever takes it to the client by hand."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Log in to neuro-local</title></head>
+<body><h1>Log in to neuro-local</h1><p>Give the client this code, within a minute:</p>
+<pre>{html.escape(code)}</pre></body></html>
 """

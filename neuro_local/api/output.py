@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import AsyncIterator, List, Optional
 
 from aiohttp import web
@@ -15,7 +16,18 @@ from ..models import Job
 from . import jobs
 from .keys import JOBS, VIEWERS
 from .requests import parse_moment
-from .streams import Send, channels, feed, framed, legacy_input, size_of, until_gone, websocket
+from .streams import (
+    Send,
+    channels,
+    feed,
+    flag,
+    framed,
+    legacy_input,
+    size_of,
+    streamed,
+    until_gone,
+    websocket,
+)
 from .viewers import AttachView
 
 # How long the older client may take to read the end of a log before attach hangs up. Seconds.
@@ -25,7 +37,8 @@ LEGACY_DRAIN = 0.5
 async def log(request: web.Request) -> web.WebSocketResponse:
     """The newer client's log: binary frames until the job has ended."""
     job = jobs.find(request)
-    async with log_of(request, job) as pieces, websocket(request) as socket:
+    since = parse_moment(request.query.get("since"))
+    async with log_of(request, job, since) as pieces, websocket(request) as socket:
         async for piece in pieces:
             await socket.send_bytes(piece)
     return socket
@@ -34,22 +47,21 @@ async def log(request: web.Request) -> web.WebSocketResponse:
 async def legacy_log(request: web.Request) -> web.StreamResponse:
     """The older client's log: plain text until the job has ended."""
     job = jobs.find(request)
-    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    async with until_gone(request), log_of(request, job) as pieces:
-        async for piece in pieces:
-            await response.write(piece)
-        await response.write_eof()
+    since = parse_moment(request.query.get("since"))  # it can be refused before the status is out
+    async with streamed(request, {"Content-Type": "text/plain; charset=utf-8"}) as response:
+        async with until_gone(request), log_of(request, job, since) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
     return response
 
 
 @asynccontextmanager
-async def log_of(request: web.Request, job: Job) -> AsyncIterator[AsyncIterator[bytes]]:
+async def log_of(
+    request: web.Request, job: Job, since: Optional[datetime]
+) -> AsyncIterator[AsyncIterator[bytes]]:
     """Give the pieces of a job's log that this client is to show."""
     service, viewers = request.app[JOBS], request.app[VIEWERS]
-    since = parse_moment(request.query.get("since"))
-    timestamps = request.query.get("timestamps", "").lower() in ("1", "true")
+    timestamps = flag(request, "timestamps")
     view = await viewers.open_log(job.id, running=not job.is_finished)
 
     async def pieces() -> AsyncIterator[bytes]:

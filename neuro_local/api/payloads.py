@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from ..config import HOST, PRESETS
+from ..config import PRESETS
 from ..engines.base import Usage
 from ..models import Identity, Job, JobSpec, Preset, Transition
+from .oauth import CALLBACKS, SHOW_CODE
 
 # JSON that holds a token or a ticket. Both clients read any `+json`, and write what they receive
 # as plain `application/json` into log files that every user of the machine may read.
@@ -36,7 +37,6 @@ def job_payload(job: Job, identity: Identity, url: Optional[str]) -> Dict[str, A
         "description": spec.description,
         "preset_name": spec.preset.name,
         "http_url": url,
-        "internal_hostname": job.id,
         "restart_policy": "never",
         "max_run_time_minutes": spec.life_span_minutes,
         "pass_config": False,
@@ -80,8 +80,8 @@ def config_payload(identity: Identity, base: str, *, authorized: bool) -> Dict[s
         "logout_url": f"{base}/oauth/logout",
         "client_id": "neuro-local",
         "audience": base,
-        "headless_callback_url": f"{base}/oauth/show-code",
-        "callback_urls": [f"http://{HOST}:{port}" for port in (54540, 54541, 54542)],
+        "headless_callback_url": f"{base}{SHOW_CODE}",
+        "callback_urls": list(CALLBACKS),
         "success_redirect_url": f"{base}/oauth/success",
     }
     if authorized:

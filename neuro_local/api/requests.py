@@ -34,11 +34,11 @@ MAX_TAG_LENGTH = 256
 LONGEST_SECRET = 2**20
 # The platform counts minutes in 32 bits.
 MAX_LIFE_SPAN = 2**31 - 1
+# How long a job may wait for a place to run. Seconds, 30 days at most.
+MAX_SCHEDULE_TIMEOUT = 30 * 24 * 3600
 
 # Accepted from the clients, for they always or often send them, and of no effect on one machine.
-_IGNORED = frozenset(
-    "cluster_name org_name project_name schedule_timeout wait_for_jobs_quota priority".split()
-)
+_IGNORED = frozenset("cluster_name org_name project_name wait_for_jobs_quota priority".split())
 # What the platform does with these, neuro-local does not; said rather than ignored.
 _UNSUPPORTED = {
     "pass_config": "--pass-config",
@@ -49,7 +49,7 @@ _UNSUPPORTED = {
 }
 _KNOWN = frozenset(
     "image preset_name name tags description command entrypoint working_dir http env secret_env"
-    " volumes secret_volumes resources tty max_run_time_minutes".split()
+    " volumes secret_volumes resources tty max_run_time_minutes schedule_timeout".split()
 )
 
 
@@ -67,6 +67,7 @@ def parse_job(body: Any, to_path: Callable[[str], str], to_key: Callable[[str], 
     unknown = set(body) - _KNOWN - _IGNORED - set(_UNSUPPORTED)
     if unknown:
         raise InvalidRequest(f"unknown keys in the job: {', '.join(sorted(unknown))}")
+    _require_timeout(body.get("schedule_timeout"))
     volumes = _volumes(_typed(body, "volumes", list) or [], to_path)
     secret_files = _secret_files(_typed(body, "secret_volumes", list) or [], to_key)
     _require_apart([*(v.target for v in volumes), *(file.target for file in secret_files)])
@@ -287,6 +288,17 @@ def _life_span(minutes: Optional[int]) -> Optional[int]:
     if minutes is not None and minutes > MAX_LIFE_SPAN:
         raise InvalidRequest(f"the life span is too long; the longest is {MAX_LIFE_SPAN}m")
     return minutes
+
+
+def _require_timeout(seconds: Any) -> None:
+    """Refuse what is no time to wait for a place to run: here each job has one at once."""
+    if seconds is None:
+        return
+    valid = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not valid or not 1 <= seconds <= MAX_SCHEDULE_TIMEOUT:
+        raise InvalidRequest(
+            f"invalid schedule_timeout {seconds!r}: a number of seconds, from 1 to 30 days"
+        )
 
 
 def _status(text: str) -> JobStatus:

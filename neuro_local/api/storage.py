@@ -27,6 +27,7 @@ from ..services.paths import decode_path
 from ..services.removal import Removed
 from ..services.storage import FileStatus, StorageService
 from .keys import STORAGE
+from .streams import streamed
 
 T = TypeVar("T")
 Operation = Callable[[web.Request, StorageService, str], Awaitable[web.StreamResponse]]
@@ -197,18 +198,16 @@ async def _stream(
     payload: Callable[[T], Dict[str, Any]],
 ) -> web.StreamResponse:
     """An error before the first entry keeps its own status; a later one becomes a line."""
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
     async with aclosing(batches):
         batch: Optional[List[T]] = await anext(batches, None)
-        await response.prepare(request)
-        try:
-            while batch is not None:
-                await response.write(b"".join(_line(payload(entry)) for entry in batch))
-                batch = await anext(batches, None)
-        except NeuroLocalError as error:
-            symbol = error.symbol if isinstance(error, StorageError) else "ENOENT"
-            await response.write(_line({"error": str(error), "errno": symbol}))
-    await response.write_eof()
+        async with streamed(request, {"Content-Type": NDJSON}) as response:
+            try:
+                while batch is not None:
+                    await response.write(b"".join(_line(payload(entry)) for entry in batch))
+                    batch = await anext(batches, None)
+            except NeuroLocalError as error:
+                symbol = error.symbol if isinstance(error, StorageError) else "ENOENT"
+                await response.write(_line({"error": str(error), "errno": symbol}))
     return response
 
 

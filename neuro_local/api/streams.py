@@ -1,4 +1,4 @@
-"""WebSockets between a client and a process: frames, input, the terminal's size."""
+"""Answers that go on: WebSockets between a client and a process, and bodies sent piece by piece."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import logging
 import operator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, AsyncIterator, Awaitable, Callable, FrozenSet, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, FrozenSet, Mapping, Optional
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..engines.base import STDERR, STDOUT, Chunk, Process, Size
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, NeuroLocalError
 
 # What the newer client asks for when it attaches.
 PROTOCOLS = ("v2.channels.neu.ro",)
@@ -140,6 +140,29 @@ async def read_frames(socket: web.WebSocketResponse, receive: Optional[Receive])
 
 async def ignore(frame: bytes) -> bool:
     return True
+
+
+@asynccontextmanager
+async def streamed(
+    request: web.Request, headers: Mapping[str, str]
+) -> AsyncIterator[web.StreamResponse]:
+    """Begin an answer that is sent while it is made, and end it with the `with`. An error of its
+    body breaks the connection off: the status is out, and an answer to the error would stand in
+    the middle of this one."""
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    try:
+        yield response
+        await response.write_eof()
+    except ConnectionError:  # the client has gone
+        raise
+    except Exception as error:
+        if isinstance(error, NeuroLocalError):
+            logger.warning("%s %s broken off: %s", request.method, request.path, error)
+        else:
+            logger.exception("%s %s", request.method, request.path)
+        if request.transport is not None:
+            request.transport.abort()
 
 
 @asynccontextmanager

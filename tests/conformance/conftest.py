@@ -1,7 +1,8 @@
 """A real server, each test's own folder on its storage, and jobs on it.
 
-Tests marked `real_server` hold what was seen on the platform's own servers or with its real
-clients; the others hold what we chose where the clients leave us free.
+Tests marked `real_server` hold what was seen: what the real clients sent and took when they were
+driven, or what the platform's own storage server answered. The others hold what its sources say, or
+what we chose where the clients leave us free.
 """
 
 from __future__ import annotations
@@ -49,11 +50,32 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture
+def start_instance(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Platform]]:
+    """Starts instances for tests that cannot share one; they end with the test."""
+    platforms: List[Platform] = []
+
+    def start(**more: Any) -> Platform:
+        platforms.append(Platform(tmp_path_factory.mktemp("own"), **more))
+        platforms[-1].up()
+        return platforms[-1]
+
+    yield start
+    for platform in platforms:
+        platform.down()
+
+
+def server_of(platform: Platform) -> Server:
+    return Server(int(platform.url.rpartition(":")[2]), platform.token)
+
+
+@pytest.fixture
 def server(platform: Platform) -> Iterator[Server]:
     """The server; whatever a test does to it, it must not fail in a way of its own."""
     log = platform.state / "server.log"
     before = log.stat().st_size
-    yield Server(int(platform.url.rpartition(":")[2]), platform.token)
+    yield server_of(platform)
     with log.open("rb") as file:
         file.seek(before)
         assert b"Traceback" not in file.read()

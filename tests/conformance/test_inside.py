@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 from e2e.platform import Job, Platform
@@ -156,6 +157,36 @@ async def test_save_of_an_unknown_job_is_400(server: Server) -> None:
     assert has_error(answer, 400, "no such job")
 
 
+def login(server: Server) -> Dict[str, str]:
+    """What both clients send to the registry."""
+    word = base64.b64encode(f"user:{server.token}".encode()).decode()
+    return {"Authorization": f"Basic {word}"}
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("org", ["neuro-local/", ""], ids=["newer", "older"])
+async def test_saved_images_and_their_tags_are_listed(
+    server: Server, sleeper: Job, org: str
+) -> None:
+    for tag in "v2", "v1":
+        await save(server, sleeper, f"127.0.0.1:{server.port}/{org}user/listed:{tag}")
+
+    names = await server.ask("GET", "/v2/_catalog?n=30", headers=login(server))
+    tags = await server.ask("GET", f"/v2/{org}user/listed/tags/list?n=30", headers=login(server))
+
+    assert "user/listed" in names.json()["repositories"]
+    assert tags.json() == {"name": f"{org}user/listed", "tags": ["v1", "v2"]}
+
+
+@pytest.mark.real_server
+@pytest.mark.parametrize("org", ["neuro-local/", ""], ids=["newer", "older"])
+async def test_tags_of_an_unknown_image_are_404(server: Server, org: str) -> None:
+    answer = await server.ask("GET", f"/v2/{org}user/never/tags/list", headers=login(server))
+
+    assert answer.status == 404
+    assert [error["code"] for error in answer.json()["errors"]] == ["NAME_UNKNOWN"]
+
+
 # Killing its processes
 
 
@@ -166,7 +197,7 @@ async def kill(server: Server, job: Job) -> Answer:
 async def test_killed_processes_are_a_failure_of_the_job(
     server: Server, platform: Platform, start_job: Callable[..., Job]
 ) -> None:
-    job = start_job("sh -c 'trap : TERM; sleep 600 & wait; wait'")
+    job = start_job("sh -c 'trap \"exit 0\" TERM; sleep 600 & wait'")
 
     assert (await kill(server, job)).status == 204
 
@@ -175,3 +206,9 @@ async def test_killed_processes_are_a_failure_of_the_job(
 
 async def test_processes_of_an_ended_job_cannot_be_killed(server: Server, finished: Job) -> None:
     assert has_error(await kill(server, finished), 404, "is not running")
+
+
+async def test_processes_of_an_unknown_job_cannot_be_killed(server: Server) -> None:
+    answer = await server.ask("POST", "/monitoring/jobs/unknown/kill")
+
+    assert has_error(answer, 400, "no such job unknown")

@@ -6,15 +6,17 @@ import asyncio
 import json
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 from urllib.parse import urlencode
 
 import pytest
 from e2e.platform import Job, Platform
 
+import neuro_local
 from neuro_local.models import Identity
 
-from .conftest import NDJSON, has_error, lines, unchunked
+from .conftest import NDJSON, has_error, lines, server_of, unchunked
 from .wire import Answer, Server
 
 JOBS = "/api/v1/jobs"
@@ -170,8 +172,14 @@ async def test_job_is_found_by_id_and_by_name(server: Server, sleeper: Job, key:
     assert (answer.status, answer.json()["id"]) == (200, sleeper.id)
 
 
-@pytest.mark.real_server
-@pytest.mark.parametrize("name", ["unknown", "job-00000000-0000-4000-8000-000000000000", "%20"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("unknown", marks=pytest.mark.real_server),
+        pytest.param("job-00000000-0000-4000-8000-000000000000", marks=pytest.mark.real_server),
+        "%20",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_unknown_job_is_400(server: Server, method: str, name: str) -> None:
     assert has_error(await server.ask(method, f"{JOBS}/{name}"), 400, "no such job")
@@ -342,12 +350,91 @@ async def test_one_of_many_jobs_gets_the_name(
     assert len(platform.jobs(name="conformance-race")) == 1
 
 
-# What is refused. The platform's own rules are in tests/unit/neuro_local/test_payloads.py.
+# What it runs
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"command": "echo 'a  b' $HOME"}, b"a  b $HOME\n"),
+        ({"entrypoint": "echo x", "command": "y 'z  z'"}, b"x y z  z\n"),
+        ({"entrypoint": "echo x"}, b"x\n"),
+    ],
+    ids=str,
+)
+async def test_command_is_split_without_a_shell_and_follows_the_entrypoint(
+    server: Server, platform: Platform, asked: Dict[str, str], said: bytes
+) -> None:
+    job = (await submit(server, **asked)).json()
+
+    platform.wait_for(job["id"], "succeeded")
+
+    assert asked.items() <= job["container"].items()
+    log = await server.ask("GET", f"/monitoring/jobs/{job['id']}/log")
+    assert unchunked(log.body) == said
+
+
+async def test_job_learns_who_it_is(server: Server, platform: Platform) -> None:
+    asked = {"name": "conformance-env", "http": {"port": 8080, "requires_auth": False}}
+    job = (await submit(server, **asked, command="env")).json()
+
+    platform.wait_for(job["id"], "succeeded")
+
+    log = await server.ask("GET", f"/monitoring/jobs/{job['id']}/log")
+    pairs = [line.partition("=") for line in unchunked(log.body).decode().splitlines()]
+    prefix = "NEURO_JOB_"
+    # No host name: jobs do not reach each other here, which the table of differences says.
+    assert {name.removeprefix(prefix): v for name, _, v in pairs if name.startswith(prefix)} == {
+        "ID": job["id"],
+        "NAME": "conformance-env",
+        "OWNER": IDENTITY.user,
+        "CLUSTER": IDENTITY.cluster,
+        "PRESET": "cpu-small",
+        "HTTP_PORT": "8080",
+        "HTTP_AUTH": "False",
+    }
+    assert not [key for key in job if key.startswith("internal_hostname")]
+    readme = Path(neuro_local.__file__).with_name("README.md").read_text()
+    assert "NEURO_JOB_INTERNAL_HOSTNAME" in readme
+
+
+# What is refused, by rules of the platform's API that nobody has seen at work, and by our own.
+
+VOLUME = {"src_storage_uri": "storage://local/user/a", "dst_path": "/a", "read_only": True}
+SECRET = {"src_secret_uri": "secret://local/user/key", "dst_path": "/a"}
+NAME_RULE = "3 to 40 lower-case letters, digits and single inner hyphens"
+NO_NAMES = ["", "ab", "a" * 41, "Abc", "1abc", "a--b", "ab-", "-ab", "a_b", "a b", "job-abc", "äöü"]
+NO_TAGS: List[Any] = ["", " ", "a b", "a\n", "x" * 257, 1, None, ["a"]]
+NO_PATHS = ["a", "", "a/b", "../a", "/a/../b", "/.."]
+NO_TIMES: List[Any] = [0, 0.9, -1, 30 * 24 * 3600 + 1, 1e400, float("nan"), "60", True, [1]]
 
 
 @pytest.mark.parametrize(
     "fields, words",
     [
+        *(({"name": name}, f"invalid job name {name!r}: {NAME_RULE}") for name in NO_NAMES),
+        ({"name": 1}, "'name' is not of type str: 1"),
+        *(({"tags": ["ok", tag]}, f"invalid tag {tag!r}: 1 to 256") for tag in NO_TAGS),
+        ({"tags": [str(n) for n in range(17)]}, "17 tags are too many; a job has at most 16"),
+        ({"tags": "text"}, "'tags' is not of type list"),
+        ({"preset_name": "gpu"}, "unknown preset 'gpu'; this platform has cpu-small, cpu-large"),
+        ({"preset_name": None}, "'preset_name' is not of type str: None"),
+        ({"image": None}, "'image' is not of type str: None"),
+        *(({"working_dir": path}, "is not an absolute path without") for path in NO_PATHS),
+        *(
+            ({"volumes": [{**VOLUME, "dst_path": path}]}, "is not an absolute path without")
+            for path in NO_PATHS
+        ),
+        ({"volumes": [VOLUME, VOLUME]}, "volume path '/a' is used twice or is the root"),
+        ({"volumes": [VOLUME], "secret_volumes": [SECRET]}, "volume path '/a' is used twice"),
+        ({"volumes": [{**VOLUME, "dst_path": "/"}]}, "volume path '/' is used twice or is the"),
+        ({"volumes": [{**VOLUME, "src_storage_uri": "storage://x/user"}]}, "storage://x/user"),
+        ({"volumes": [{"dst_path": "/a"}]}, "'src_storage_uri' is not of type str: None"),
+        ({"volumes": ["/a"]}, "invalid volume '/a'"),
+        ({"secret_volumes": [{**SECRET, "src_secret_uri": "secret://x/user/k"}]}, "secret://x/"),
+        ({"command": "echo 'a"}, "does not split into shell words"),
+        ({"entrypoint": 'a "b'}, "does not split into shell words"),
+        *(({"schedule_timeout": time}, "invalid schedule_timeout") for time in NO_TIMES),
         ({"cluster_name": "other"}, "cluster_name 'other' is not on this platform"),
         ({"org_name": "other"}, "org_name 'other' is not on this platform"),
         ({"project_name": "other"}, "project_name 'other' is not on this platform"),
@@ -371,6 +458,15 @@ async def test_job_that_cannot_be_is_refused(
     assert has_error(await submit(server, **fields), 400, words)
 
     assert len(platform.jobs()) == before
+
+
+@pytest.mark.parametrize("seconds", [1, 60.5, 30 * 24 * 3600])
+async def test_time_to_wait_for_a_place_is_accepted(
+    server: Server, platform: Platform, seconds: float
+) -> None:
+    job = (await submit(server, schedule_timeout=seconds, entrypoint="true")).json()
+
+    platform.wait_for(job["id"], "succeeded")
 
 
 @pytest.mark.parametrize("fields", [{"pass_config": True}, {"restart_policy": "always"}])
@@ -463,6 +559,28 @@ async def test_life_span_that_cannot_be_is_refused(
 
     shown = (await server.ask("GET", f"{JOBS}/{job.id}")).json()
     assert shown["max_run_time_minutes"] == 5
+
+
+async def test_life_span_of_an_ended_job_changes_its_record_alone(
+    server: Server, finished: Job
+) -> None:
+    assert (await set_minutes(server, finished, max_run_time_minutes=10)).status == 204
+
+    shown = (await server.ask("GET", f"{JOBS}/{finished.id}")).json()
+    assert (shown["max_run_time_minutes"], shown["status"]) == (10, "failed")
+
+
+async def test_job_that_runs_out_of_its_life_span_is_cancelled(
+    start_instance: Callable[..., Platform],
+) -> None:
+    own = start_instance(settings={"NEURO_LOCAL_MINUTE": "0.5"})
+    job = own.start_job("sleep 600", max_run_time_minutes=1)
+
+    own.wait_for(job.id, "cancelled")
+
+    shown = (await server_of(own).ask("GET", f"{JOBS}/{job.id}")).json()
+    assert shown["history"]["reason"] == "LifeSpanEnded"
+    assert shown["history"]["run_time_seconds"] >= 0.5
 
 
 async def test_life_span_of_an_unknown_job_is_400(server: Server) -> None:

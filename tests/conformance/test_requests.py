@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Dict, List
 
 import pytest
 from e2e.platform import Job, Platform
+
+from neuro_local.api.config import PUBLIC
+from neuro_local.api.routes import all_routes
 
 from .conftest import Folder, has_error
 from .wire import Server
 
 JOBS = "/api/v1/jobs"
 CONFIG = "/api/v1/config"
+METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND".split()
 
 
 # Who asks
@@ -28,6 +33,7 @@ WRONG_CREDENTIALS = [
     "Token {token}",
     "Basic {token}",
     "Basic !!!",
+    "Basic \xe9",
     "Basic " + base64.b64encode(b"user:wrong").decode(),
     "Bearer \xff",
 ]
@@ -41,15 +47,20 @@ DOORS = [
     ("GET", "/no/such/thing"),
 ]
 
-# Seen at the platform's storage; the other services are taken to be alike.
-MARKED_DOORS = [
-    pytest.param(*door, marks=[pytest.mark.real_server] if "storage" in door[1] else [])
+# Seen at the platform's storage, of a bad token; the other services are taken to be alike, and so
+# is whatever else is no credential.
+ATTEMPTS = [
+    pytest.param(
+        credential,
+        *door,
+        marks=[pytest.mark.real_server] * (credential == "Bearer wrong" and "storage" in door[1]),
+    )
+    for credential in WRONG_CREDENTIALS
     for door in DOORS
 ]
 
 
-@pytest.mark.parametrize("method, target", MARKED_DOORS)
-@pytest.mark.parametrize("credential", WRONG_CREDENTIALS)
+@pytest.mark.parametrize("credential, method, target", ATTEMPTS)
 async def test_wrong_credential_is_401(
     server: Server, method: str, target: str, credential: str
 ) -> None:
@@ -68,6 +79,32 @@ async def test_stranger_is_let_in_where_it_says_how_to_log_in_and_nowhere_else(
     answer = await server.say(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + CLOSED)
 
     assert answer.status == (200 if target == CONFIG else 401)
+
+
+async def test_every_door_is_shut_to_strangers_whatever_they_do_there(
+    server: Server, sleeper: Job
+) -> None:
+    names = {"job": sleeper.id, "port": "80", "exec": "0123", "path": "a", "name": "user/image"}
+    paths = {
+        re.sub(r"\{(\w+)[^}]*\}", lambda match: names.get(match[1], "key"), route.path)
+        for route in all_routes()
+    }
+    doors = [(method, path) for path in sorted(paths) for method in METHODS]
+    assert len(doors) > 200
+
+    opened: List[object] = []
+    for method, path in doors:
+        for credential in None, "Bearer wrong":
+            if credential is None and path in PUBLIC:
+                continue
+            field = f"Authorization: {credential}\r\n" if credential else ""
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{field}Connection: close\r\n\r\n"
+            answer = await server.say(head.encode())
+            if answer.status != 401:
+                opened.append((method, path, credential, answer.status))
+
+    assert opened == []
+    assert (await server.ask("GET", f"{JOBS}/{sleeper.id}")).json()["status"] == "running"
 
 
 # A second request on the same connection, which ends it.

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from typing import Iterator
+from typing import Callable
 
-import pytest
 from e2e.platform import Platform
 
+from .conftest import server_of
 from .test_slow_clients import unread
 from .test_transfers import GIB
-from .wire import Server
 
 # Seconds. Jobs are given five of them to end by themselves.
 PATIENCE = 30.0
 
 
-@pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    platform = Platform(tmp_path_factory.mktemp("stopping"))
-    platform.up()
-    yield platform
-    platform.down()
-
-
-async def test_server_stops_though_its_clients_go_on(own: Platform) -> None:
-    server = Server(int(own.url.rpartition(":")[2]), own.token)
+async def test_server_stops_though_its_clients_go_on(
+    start_instance: Callable[..., Platform],
+) -> None:
+    own = start_instance()
+    server = server_of(own)
     job = own.start_job("sleep 600")
     with own.storage("large").open("wb") as file:
         file.truncate(5 * GIB)

@@ -110,6 +110,29 @@ async def test_log_since_no_moment_is_refused(server: Server, finished: Job, sin
     assert has_error(answer, 400, "is not an ISO 8601 date")
 
 
+async def test_older_log_since_no_moment_is_refused_before_it_begins(
+    server: Server, finished: Job
+) -> None:
+    async with server.connected() as wire:
+        fields = {"Connection": "close"}
+        await wire.send(server.head("GET", at(finished, "log?since=yesterday"), fields))
+        raw = await wire.rest()
+
+    assert raw.startswith(b"HTTP/1.1 400 ")
+    assert raw.count(b"HTTP/1.1") == 1
+    assert b"'yesterday' is not an ISO 8601 date" in raw
+
+
+async def test_older_log_ends_with_the_connection_where_there_are_no_chunks(
+    server: Server, finished: Job
+) -> None:
+    request = server.head("GET", at(finished, "log")).replace(b"HTTP/1.1", b"HTTP/1.0")
+
+    answer = await server.say(request)
+
+    assert (answer.status, answer.body) == (200, b"said\ncomplained\n")
+
+
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 async def test_log_since_the_ends_of_the_calendar(
     server: Server, finished: Job, since: str

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
 from clients import APOLO
 
-from .commands import run
+from .commands import Terminal, run
 from .conftest import no_client, no_job, only_with
 from .platform import Platform
 from .project import Project
@@ -84,6 +87,29 @@ def test_login_without_a_browser_is_a_failure(newcomer: Project) -> None:
     user = Project(newcomer.path, newcomer.platform, newcomer.variables, environment)
 
     user.fails("login", says="login-with-token TOKEN URL")
+
+
+def test_login_by_a_code_that_is_carried_by_hand(newcomer: Project) -> None:
+    neuro = [*newcomer.platform.client.command]
+    words = [*neuro, "config", "login-headless", newcomer.variables["LOGIN_URL"]]
+    with Terminal(words, cwd=newcomer.path, env=newcomer.env, width=2000) as terminal:
+        terminal.wait_for("Code (empty for exit)->")
+        address = re.search(r"Open (http://\S+) in a browser", terminal.screen)
+        assert address is not None, terminal
+        terminal.type(f"{code_shown_at(address[1], newcomer.platform.token)}\r")
+        terminal.wait()
+
+    newcomer.make("ps")
+
+
+def code_shown_at(address: str, token: str) -> str:
+    """Log in as at any browser, one that does not reach the client, and return what it shows."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    form = urllib.parse.urlencode({"token": token}).encode()
+    page = opener.open(address, form, timeout=10).read().decode()
+    code = re.search("<pre>(.+)</pre>", page)
+    assert code is not None, page
+    return code[1]
 
 
 def test_login_where_nobody_answers_is_a_failure(newcomer: Project) -> None:

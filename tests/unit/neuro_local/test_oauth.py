@@ -6,7 +6,7 @@ from typing import Dict
 
 import pytest
 
-from neuro_local.api.oauth import Logins
+from neuro_local.api.oauth import CALLBACKS, Logins
 from neuro_local.errors import InvalidRequest
 
 TOKEN = "a.b.c"
@@ -36,7 +36,7 @@ def form(code: str, **changes: str) -> Dict[str, str]:
 
 def test_code_is_worth_the_token() -> None:
     logins = Logins(TOKEN)
-    code = logins.authorize(query(), TOKEN)
+    code = logins.authorize(query(), TOKEN, CALLBACKS)
     assert code is not None
 
     assert logins.redeem(form(code))["access_token"] == TOKEN
@@ -44,7 +44,7 @@ def test_code_is_worth_the_token() -> None:
 
 def test_code_is_redeemed_once() -> None:
     logins = Logins(TOKEN)
-    code = logins.authorize(query(), TOKEN)
+    code = logins.authorize(query(), TOKEN, CALLBACKS)
     assert code is not None
     logins.redeem(form(code))
 
@@ -53,7 +53,16 @@ def test_code_is_redeemed_once() -> None:
 
 
 def test_wrong_token_gets_no_code() -> None:
-    assert Logins(TOKEN).authorize(query(), "a.b.d") is None
+    assert Logins(TOKEN).authorize(query(), "a.b.d", CALLBACKS) is None
+
+
+def test_challenge_of_any_text_is_compared() -> None:
+    logins = Logins(TOKEN)
+    code = logins.authorize(query(code_challenge="\u00e9\udcff"), TOKEN, CALLBACKS)
+    assert code is not None
+
+    with pytest.raises(InvalidRequest, match="log in again"):
+        logins.redeem(form(code))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,7 @@ def test_wrong_token_gets_no_code() -> None:
 )
 def test_code_is_bound_to_who_asked_for_it(change: Dict[str, str]) -> None:
     logins = Logins(TOKEN)
-    code = logins.authorize(query(), TOKEN)
+    code = logins.authorize(query(), TOKEN, CALLBACKS)
     assert code is not None
 
     with pytest.raises(InvalidRequest):
@@ -72,13 +81,18 @@ def test_code_is_bound_to_who_asked_for_it(change: Dict[str, str]) -> None:
     "change",
     [
         {"redirect_uri": "http://example.com/"},
+        {"redirect_uri": "http://127.0.0.1:54543"},
+        {"redirect_uri": "http://127.0.0.1:54540/more"},
+        {"redirect_uri": "http://127.0.0.1:54540@example.com"},
+        {"redirect_uri": "http://["},
+        {"redirect_uri": ""},
         {"code_challenge_method": "plain"},
         {"code_challenge": ""},
     ],
 )
 def test_unsafe_requests_are_refused(change: Dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
-        Logins(TOKEN).authorize(query(**change), TOKEN)
+        Logins(TOKEN).authorize(query(**change), TOKEN, CALLBACKS)
 
 
 def test_refresh_needs_the_token() -> None:
