@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
@@ -44,13 +45,20 @@ class Filler:
         self._path = folder / "filler"
 
     def fill(self) -> None:
-        block = bytes(65536)
+        """Return once the disk is full and stays so: what ended before may still be going."""
+        while self._take():
+            time.sleep(0.3)
+
+    def _take(self) -> int:
+        """Take what room there is; return how many bytes that was."""
+        block, taken = bytes(65536), 0
         with self._path.open("ab", buffering=0) as file:
             while block:
                 try:
-                    file.write(block)
+                    taken += file.write(block)
                 except OSError:
                     block = block[: len(block) // 2]
+        return taken
 
     def free(self) -> None:
         with suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping
 
-from e2e.commands import Result, wait_until
+from e2e.commands import TRACEBACK, Result, wait_until
 from e2e.platform import Platform, processes_with
 from e2e.project import Project
 
@@ -86,3 +86,11 @@ def assert_told(result: Result) -> None:
     """Fail unless the target failed, and said so in a sentence of its own."""
     assert result.code != 0, result
     assert sentences(result), f"no sentence of ours\n{result}"
+    assert not own_tracebacks(result), f"a traceback of ours\n{result}"
+
+
+def own_tracebacks(result: Result) -> List[str]:
+    """Return the tracebacks that the target shows and that are not the client's, which is
+    installed as a package, and so are its libraries."""
+    shown = TRACEBACK.findall(result.stdout + result.stderr)
+    return [trace for trace in shown if "/site-packages/" not in trace]

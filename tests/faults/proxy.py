@@ -31,8 +31,8 @@ class Fault:
 
     `after` bytes of such an exchange pass, of both directions and with the heads; then it stalls
     for `stall` seconds, `then` is called, and the connection is reset. With a `status` the request
-    is answered with it in place of the server, with `expired` it arrives with a token that is no
-    longer good.
+    is answered with it in place of the server. With `expired` it arrives with a token that is no
+    longer good, and so does whatever comes after it, until the fault is mended.
     """
 
     pattern: str
@@ -45,6 +45,8 @@ class Fault:
     struck: int = 0
 
     def fits(self, line: str) -> bool:
+        if self.expired and self.struck:
+            return True
         return self.struck < self.times and re.search(self.pattern, line) is not None
 
 
@@ -117,7 +119,8 @@ class Proxy:
             return await self._pass(head, client, server)
         fault.struck += 1
         if fault.expired:
-            head.set("Authorization", f"Bearer {EXPIRED.decode()}")
+            if head.get("Authorization"):  # else it is what anybody may ask
+                head.set("Authorization", f"Bearer {EXPIRED.decode()}")
             return await self._pass(head, client, server)
         if fault.status is not None:
             return await _refuse(head, client, fault.status)

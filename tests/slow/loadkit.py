@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sqlite3
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import aiohttp
 from e2e.commands import wait_until
 from e2e.platform import Job, Platform
 from e2e.sockets import family
+
+# What the server's Python reads to note its memory.
+INSIDE = Path(__file__).with_name("inside")
 
 # What a connection may take on a machine that is busy with fifty jobs. Seconds.
 PATIENCE = 120.0
@@ -127,6 +131,16 @@ def memory_of(pid: int) -> int:
         if name == "Anonymous":
             return int(rest.split()[0]) * 1024
     raise AssertionError(f"process {pid} tells nothing of its memory")
+
+
+def alive_in(platform: Platform) -> int:
+    """Return how many bytes of memory are alive in a server that was started to note that (the
+    variables HEAP_NOTES and PYTHONPATH), SQLite's own left out."""
+    notes = Path(platform.plain_env["HEAP_NOTES"])
+    notes.unlink(missing_ok=True)
+    os.kill(platform.pid, signal.SIGUSR1)
+    wait_until(notes.exists, "the server has noted what is alive")
+    return int(notes.read_text())
 
 
 def files_of(platform: Platform) -> List[Path]:

@@ -2,7 +2,8 @@
 interruptions.
 
 FAULT_ROUNDS (1) is how many faults each operation meets with each client, of six kinds in turn;
-FAULT_INTERRUPTIONS (10) how often the tree is interrupted; FAULT_SEED makes a run's choices again.
+FAULT_INTERRUPTIONS (10) how many interruptions the tree meets in the middle of a transfer;
+FAULT_SEED makes a run's choices again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ KINDS = sorted(FAULTS)
 
 FILES = 1000
 LARGE = 64 * 2**20
+# What is new before each further interruption, or there would soon be nothing left to break.
+MORE_FILES = 100
+MORE_LARGE = 8 * 2**20
+# How many may miss, for each that must not: moments and bytes are chosen blindly.
+TRIES = 4
 
 
 @pytest.mark.parametrize("round", range(ROUNDS))
@@ -54,10 +60,15 @@ def test_tree_that_is_interrupted_again_and_again_arrives_byte_identical(
     there, here = project.storage("data"), project.path / "data"
     if target == "download_results":
         there, here = project.path / "results", project.storage("results")
-    plant(here, chance)
+    plant(here / "first", chance, FILES, LARGE)
 
-    for _ in range(INTERRUPTIONS):
-        interrupt(line, project, target, chance)
+    struck = tries = 0
+    while struck < INTERRUPTIONS and tries < TRIES * INTERRUPTIONS:
+        struck += interrupt(line, project, target, chance)
+        tries += 1
+        plant(here / f"more-{tries}", chance, MORE_FILES, MORE_LARGE)
+    print(f"{struck} of {tries} interruptions struck")
+    assert struck >= INTERRUPTIONS
     line.mend()
     project.make(target, timeout=300)
 
@@ -65,35 +76,39 @@ def test_tree_that_is_interrupted_again_and_again_arrives_byte_identical(
     line.assert_nothing_left(project)
 
 
-def plant(folder: Path, chance: random.Random) -> None:
-    """Write the tree, an hour old: what is as new as its copy is copied again each time."""
+def plant(folder: Path, chance: random.Random, files: int, large: int) -> None:
+    """Write files, an hour old: what is as new as its copy is copied again each time."""
     hour_ago = time.time() - 3600
-    for number in range(FILES):
+    for number in range(files):
         path = folder / f"{number % 10}" / f"{number}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(chance.randrange(1, 2000)))
         os.utime(path, (hour_ago, hour_ago))
-    (folder / "large.bin").write_bytes(chance.randbytes(LARGE))
+    (folder / "large.bin").write_bytes(chance.randbytes(large))
     os.utime(folder / "large.bin", (hour_ago, hour_ago))
 
 
-def interrupt(line: Line, project: Project, target: str, chance: random.Random) -> None:
-    """Break the target off at a random moment, or its connections at a random byte."""
+def interrupt(line: Line, project: Project, target: str, chance: random.Random) -> bool:
+    """Break the target off at a random moment, or its connections at a random byte; return whether
+    that hit a target at work, or bytes on their way."""
     kind = chance.choice(["Ctrl-C", "killed", "reset"])
     moment = chance.uniform(0.5, 3.0)
     print(f"{target}: {kind} after {moment:.2f} s")
     if kind == "reset":
-        byte = chance.randrange(1, 500_000)
+        # In turn where also a small file has its bytes, its head and its answer's.
+        byte = chance.randrange(1, chance.choice([1_500, 500_000]))
         # More resets than the client tries again.
-        line.break_with(Fault(r"op=(CREATE|WRITE|OPEN)", after=byte, times=40))
+        fault = Fault(r"op=(CREATE|WRITE|OPEN)", after=byte, times=40)
+        line.break_with(fault)
         project.make(target, code=None, timeout=300)
         line.mend()
-        return
+        print(f"{fault.struck} resets after {byte} bytes")
+        return fault.struck > 0
     number = signal.SIGINT if kind == "Ctrl-C" else signal.SIGKILL
     with project.start(target) as command:
         time.sleep(moment)
         command.signal(number)
-        command.wait(code=None)
+        return command.wait(code=None).code != 0
 
 
 def checksums(folder: Path) -> Dict[str, str]:

@@ -12,15 +12,17 @@ import socket
 import statistics
 import time
 from pathlib import Path
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Tuple
 
 import aiohttp
 import pytest
 from e2e.platform import Platform
 from loadkit import (
+    INSIDE,
     Api,
     Footprint,
     add_past_jobs,
+    alive_in,
     api,
     at_rest,
     count_of,
@@ -34,6 +36,11 @@ LINES = count_of("LOAD_LINES", 60_000)
 PAST = count_of("LOAD_PAST", 5_000)
 CHURN = count_of("LOAD_CHURN", 1_000)
 EXECS = count_of("LOAD_EXECS", 300)
+
+# How often a churn stops to be measured, after a third of it to warm up.
+SAMPLES = 10
+# What a job may add to the server's memory, as the straight line through the samples has it. Bytes.
+LEAK = 500
 
 # They measure one another if they run side by side.
 pytestmark = [pytest.mark.xdist_group("load"), pytest.mark.timeout(3600)]
@@ -316,36 +323,56 @@ KINDS: List[Callable[[Api, int], Awaitable[None]]] = [
 ]
 
 
+@pytest.fixture
+def noting(tmp_path: Path) -> Iterator[Platform]:
+    """An instance that notes on demand what is alive in its memory: see alive_in()."""
+    settings = {"PYTHONPATH": str(INSIDE), "HEAP_NOTES": str(tmp_path / "notes")}
+    platform = Platform(tmp_path / "noting", wrapper=FEW_FILES, settings=settings)
+    platform.up()
+    yield platform
+    platform.down()
+
+
 async def test_churn_of_short_jobs_leaves_nothing_behind(
-    platform: Platform, client: Api, capsys: pytest.CaptureFixture[str]
+    noting: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def one(number: int) -> Awaitable[None]:
-        # Every fourth is of another kind than the plainest.
-        kind = KINDS[number // 4 % len(KINDS)] if number % 4 == 0 else succeeds
-        return kind(client, number)
-
-    async def churn(first: int, end: int) -> Footprint:
-        await each(range(first, end), one, at_once=24)
-        return await asyncio.to_thread(at_rest, platform)
-
-    warm_up = CHURN // 3
-    started = time.monotonic()
-    warm = await churn(0, warm_up)
-    half = await churn(warm_up, 2 * warm_up)
-    end = await churn(2 * warm_up, CHURN)
-    took = time.monotonic() - started
+    async with api(noting) as client:
+        warm, end, slope = await churned(noting, client)
     with capsys.disabled():
-        print(f"\n{CHURN} jobs, {CHURN / took:.1f} a second: {warm}; {half}; {end}")
+        print(f"\n{CHURN} jobs: {warm}; {end}; {slope:+.0f} bytes a job")
 
+    assert slope < LEAK, f"{slope:.0f} bytes a job"
     assert end.memory < 1.1 * warm.memory + 2**20, f"{warm}, then {end}"
     assert end.descriptors <= warm.descriptors + 2, f"{warm}, then {end}"
     assert end.threads <= warm.threads + 2, f"{warm}, then {end}"
     assert end.processes == 1
     assert end.files == warm.files
-    assert len(list((platform.state / "logs").iterdir())) == CHURN
-    listed = await asyncio.to_thread(platform.neuro, "--quiet", "ps", "--all")
+    assert len(list((noting.state / "logs").iterdir())) == CHURN
+    listed = await asyncio.to_thread(noting.neuro, "--quiet", "ps", "--all")
     assert len(listed.stdout.split()) == CHURN
-    assert not (platform.state / "server.log").read_text()
+    assert not (noting.state / "server.log").read_text()
+
+
+async def churned(platform: Platform, client: Api) -> Tuple[Footprint, Footprint, float]:
+    """Start and end the jobs; return what the server holds after the first third of them and after
+    all, and how many bytes each between has added to what is alive in its memory."""
+
+    def one(number: int) -> Awaitable[None]:
+        # Every fourth is of another kind than the plainest.
+        kind = KINDS[number // 4 % len(KINDS)] if number % 4 == 0 else succeeds
+        return kind(client, number)
+
+    async def churn(first: int, end: int) -> Tuple[Footprint, int]:
+        await each(range(first, end), one, at_once=24)
+        footprint = await asyncio.to_thread(at_rest, platform)
+        return footprint, await asyncio.to_thread(alive_in, platform)
+
+    warm_up = CHURN // 3
+    ends = [warm_up + (CHURN - warm_up) * n // SAMPLES for n in range(SAMPLES + 1)]
+    samples = [await churn(first, end) for first, end in zip([0, *ends], ends)]
+    alive = [bytes_ for _, bytes_ in samples]
+    print("alive, in KiB:", ", ".join(f"{bytes_ / 1024:.0f}" for bytes_ in alive))
+    return samples[0][0], samples[-1][0], statistics.linear_regression(ends, alive).slope
 
 
 async def test_job_that_is_entered_again_and_again_holds_no_more_for_it(
