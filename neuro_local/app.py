@@ -18,7 +18,7 @@ from .api.routes import all_routes, is_public
 from .api.upstream import Upstream
 from .api.viewers import Viewers
 from .config import AUTO, DOCKER, HOST, Settings
-from .engines import docker, dockerclient
+from .engines import dockerclient, dockerleft
 from .engines.base import Engine
 from .engines.docker import DockerEngine
 from .engines.sandbox import SandboxEngine
@@ -39,6 +39,7 @@ async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
     if settings.engine == DOCKER or settings.engine == AUTO and await _docker_answers():
         return DockerEngine(
             instance=instance.identity(settings),
+            traces=dockerleft.Traces(settings.traces_file),
             registry=f"{HOST}:{port}" if shutil.which(PROGRAM) else None,
             password=token,
             environ=os.environ,
@@ -46,13 +47,12 @@ async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
     return SandboxEngine(settings.state / "engine", cache=settings.cache, environ=os.environ)
 
 
-async def clear(settings: Settings, engine: str) -> None:
-    """Let go of what a server that was killed left in its engine. Raises EngineUnavailable.
-
-    Sandboxes end with their server.
-    """
-    if engine == DOCKER:
-        await docker.clear(os.environ, instance.identity(settings))
+async def clear(settings: Settings) -> None:
+    """Let go of what servers that were killed left in their engines; one that does not answer is
+    asked again next time. Sandboxes end with their server."""
+    traces = dockerleft.Traces(settings.traces_file)
+    if traces.sockets:
+        await dockerleft.clear_all(traces, instance.identity(settings))
 
 
 async def _docker_answers() -> bool:

@@ -17,7 +17,7 @@ from .config import Settings
 from .engines.catalogue import CATALOGUE
 from .errors import NeuroLocalError, UsageError
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # What `up` says of an engine.
 RUNS = {
@@ -34,7 +34,7 @@ def up(settings: Settings, args: argparse.Namespace) -> int:
     """Start the local platform in the background and print how to point the client at it."""
     fresh = daemon.up(settings)
     engine = daemon.running_engine(settings)
-    if args.engine not in (None, config.AUTO, engine):
+    if config.asked_engine(args.engine, os.environ) not in (None, config.AUTO, engine):
         raise UsageError(
             f"it runs already, with the engine {engine}; stop it first: `{_self(args)} down`"
         )
@@ -113,6 +113,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except NeuroLocalError as error:
         print(f"neuro-local: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except OSError as error:  # a full disk, a state folder that is not ours, a closed pipe
         print(f"neuro-local: {error}", file=sys.stderr)
         return FAILED

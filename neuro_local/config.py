@@ -44,6 +44,10 @@ class Settings:
         return self.state / "lock"
 
     @property
+    def traces_file(self) -> Path:
+        return self.state / "containers"
+
+    @property
     def log_file(self) -> Path:
         return self.state / "server.log"
 
@@ -73,8 +77,13 @@ def load(
         state=_folder(state) if state else _xdg(environ, "XDG_DATA_HOME", ".local/share"),
         cache=_xdg(environ, "XDG_CACHE_HOME", ".cache"),
         minute=_seconds(environ, "NEURO_LOCAL_MINUTE", 60.0),
-        engine=_engine(engine or environ.get("NEURO_LOCAL_ENGINE") or SANDBOX),
+        engine=_engine(asked_engine(engine, environ) or SANDBOX),
     )
+
+
+def asked_engine(engine: Optional[str], environ: Mapping[str, str]) -> Optional[str]:
+    """Return which engine the user asks for, by the flag or the variable; None for any."""
+    return engine or environ.get("NEURO_LOCAL_ENGINE") or None
 
 
 def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:

@@ -24,11 +24,14 @@ from aiohttp.log import server_logger
 from . import instance
 from .app import clear, create_app, create_engine, create_registry
 from .config import Settings
-from .errors import EngineUnavailable, NeuroLocalError, UsageError
+from .errors import NeuroLocalError, UsageError
 
 # How long the server may take to stop its jobs and itself. Seconds. An image that is just being
 # saved is copied to its end first, and on a busy disk an environment of 40,000 files takes long.
 DOWN_TIMEOUT = 120.0
+
+# How long a server may take to end that is still starting: it has no jobs yet. Seconds.
+STARTING_TIMEOUT = 10.0
 
 READY = b"ready"
 
@@ -59,18 +62,11 @@ def _running(settings: Settings) -> List[str]:
         return []
 
 
-def _last_engine(settings: Settings) -> str:
-    """Return the name of the engine that the last server used, an empty one if there is none."""
-    try:
-        return settings.lock_file.read_text().partition(" ")[2]
-    except FileNotFoundError:
-        return ""
-
-
 def up(settings: Settings) -> bool:
     """Start the server in the background; return once it answers.
 
-    Returns False when it ran already. Raises UsageError with the server's own reason.
+    Returns False when it ran already. Raises UsageError with the server's own reason. Interrupted,
+    it starts none.
     """
     instance.prepare(settings)
     if running_pid(settings):
@@ -87,8 +83,12 @@ def up(settings: Settings) -> bool:
             start_new_session=True,
         )
     os.close(writer)
-    with open(reader, "rb") as pipe:
-        answer = pipe.read()
+    try:
+        with open(reader, "rb") as pipe:
+            answer = pipe.read()
+    except KeyboardInterrupt:  # which does not reach the server: its session is its own
+        _end(server)
+        raise
     if answer != READY:
         server.wait()
         reason = answer.decode(errors="replace") or "the server died while it started"
@@ -99,20 +99,33 @@ def up(settings: Settings) -> bool:
 def down(settings: Settings) -> bool:
     """Stop the server and all its jobs; return once it is gone, False when it did not run.
 
-    Of a server that was killed, it ends what was left.
+    Of servers that were killed, it ends what was left.
     """
     pid = running_pid(settings)
-    if pid is None:
-        with contextlib.suppress(EngineUnavailable):  # then the next start does it
-            asyncio.run(clear(settings, _last_engine(settings)))
-        return False
+    if pid is not None:
+        _stop(settings, pid)
+    asyncio.run(clear(settings))
+    return pid is not None
+
+
+def _stop(settings: Settings, pid: int) -> None:
+    """End the server as a user does; return once it is gone. Raises UsageError."""
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT
     while running_pid(settings) == pid:
         if time.monotonic() > deadline:
             raise UsageError(f"the server, process {pid}, does not stop; end it with kill -9 {pid}")
         time.sleep(0.05)
-    return True
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End a server that is still starting."""
+    server.terminate()
+    try:
+        server.wait(STARTING_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
@@ -120,7 +133,8 @@ def serve(settings: Settings, ready_fd: Optional[int] = None) -> None:
     cannot. Raises UsageError or EngineUnavailable."""
     server_logger.addFilter(_is_no_quotation)
     _allow_many_files()
-    if sys.version_info < (3, 12):  # later ones need no thread for each job either
+    # Later ones need no thread for each job either; other systems than Linux have none of this.
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         asyncio.run(_serve(settings, ready_fd))
@@ -140,6 +154,7 @@ async def _serve(settings: Settings, ready_fd: Optional[int]) -> None:
         lock.flush()
         listener = instance.listen(settings)
         port, token = listener.getsockname()[1], instance.token(settings)
+        await clear(settings)  # of an earlier server, which may have had another engine
         engine = await create_engine(settings, port=port, token=token)
         lock.write(f" {engine.name}")
         lock.flush()
@@ -169,7 +184,8 @@ def _allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+        with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _is_no_quotation(record: logging.LogRecord) -> bool:

@@ -20,8 +20,15 @@ from .models import Identity
 
 
 def prepare(settings: Settings) -> None:
-    """Make the state folder, for its owner only. Raises UsageError if that is impossible."""
+    """Make the state folder, for its owner only. Raises UsageError if that is impossible, and for
+    a folder that holds something else."""
     try:
+        if not _may_be_ours(settings):
+            raise UsageError(
+                f"{str(settings.state)!r} holds other files than those of neuro-local, and its"
+                " state folder is closed to all others",
+                "Name an empty or a new one with --state-dir.",
+            )
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.state.chmod(0o700)
     except OSError as error:
@@ -29,6 +36,13 @@ def prepare(settings: Settings) -> None:
             f"cannot use the state folder {str(settings.state)!r}: {error.strerror}",
             "Name another with --state-dir.",
         ) from None
+
+
+def _may_be_ours(settings: Settings) -> bool:
+    """Whether the state folder is empty, new, or that of an instance. Raises OSError."""
+    ours = (settings.lock_file, settings.token_file, settings.log_file)
+    folder = settings.state
+    return not folder.exists() or not any(folder.iterdir()) or any(file.exists() for file in ours)
 
 
 def token(settings: Settings) -> str:

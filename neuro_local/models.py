@@ -33,6 +33,7 @@ class Reason:
     PULLING = "Pulling"
     COMPLETED = "Completed"
     ERROR = "Error"
+    OUT_OF_MEMORY = "OOMKilled"
     CANNOT_RUN = "ContainerCannotRun"
     USER_REQUESTED = "UserRequested"
     LIFE_SPAN_ENDED = "LifeSpanEnded"

@@ -19,8 +19,7 @@ take_down() {
     trap - EXIT
     trap '' INT TERM
     say 'Taking everything down'
-    neuro-local --state-dir "$folder/platform" down || status=1
-    rm -rf "$folder"
+    sh "$template/scripts/demo_end.sh" "$folder" || status=1
     exit "$status"
 }
 
@@ -41,7 +40,7 @@ The project is $PWD. In a new shell:
   cd '$PWD' && eval "\$('$template/.venv/bin/neuro-local' --state-dir '$folder/platform' env)" && PATH='$template/.venv/bin':\$PATH
 Each address above opens once; for a new one run the same make target again.
 To end it all:
-  '$template/.venv/bin/neuro-local' --state-dir '$folder/platform' down && rm -rf '$folder'
+  sh '$template/scripts/demo_end.sh' '$folder'
 TEXT
 }
 

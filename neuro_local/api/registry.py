@@ -9,16 +9,19 @@ spell differently, and what can be listed without such a server.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
+from contextlib import suppress
 from typing import Dict, List, Optional, Protocol, Sequence, Tuple
 from urllib.parse import urlencode
 
 import aiohttp
-from aiohttp import web
+from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
 
-from ..errors import NeuroLocalError, Unauthorized
+from ..engines.base import REGISTRY_USER
+from ..errors import EngineUnavailable, NeuroLocalError, Unauthorized, Unsupported
 from ..services.images import ImageService
 from .keys import IDENTITY, IMAGES
 from .middleware import is_gone, refusal, status_of
@@ -28,6 +31,9 @@ ROOT = "/v2/"
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 # Without it neither docker nor the clients send what they know.
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="neuro-local"'}
+
+# The path of an image of ours, whose repository may be `PROJECT/NAME`.
+MANIFEST = re.compile("([a-z0-9]+(?:[._/-]+[a-z0-9]+)*)/manifests/([^/]+)")
 
 UPSTREAM: web.AppKey[Optional[Upstream]] = web.AppKey("UPSTREAM", Upstream)
 
@@ -55,7 +61,7 @@ class Shelf(Protocol):
 
 
 class SavedImages:
-    """The images that jobs were saved as, where there is no registry."""
+    """The images that the engine itself keeps: those that jobs were saved as without a registry."""
 
     def __init__(self, images: ImageService) -> None:
         self._images = images
@@ -66,9 +72,37 @@ class SavedImages:
     async def tags(self, repository: str) -> Sequence[str]:
         return sorted(tag for name, tag in await self._all() if name == repository)
 
+    async def digest(self, repository: str, reference: str) -> Optional[str]:
+        """Return what the clients shall take for the digest of a tag, which they ask for in order
+        to remove it; None for none of these images. An engine knows no digest of what it never
+        pushed."""
+        return _handle(repository, reference) if reference in await self.tags(repository) else None
+
+    async def remove(self, repository: str, digest: str) -> bool:
+        """Remove the tag of that digest, and return whether there was one. Raises
+        EngineUnavailable."""
+        for tag in await self.tags(repository):
+            if _handle(repository, tag) == digest:
+                await self._images.discard(f"{repository}:{tag}")
+                return True
+        return False
+
     async def _all(self) -> List[Tuple[str, str]]:
         split = (image.rpartition(":") for image in await self._images.saved())
         return [(repository, tag) for repository, _, tag in split]
+
+
+class Joined:
+    """All that is on some shelves."""
+
+    def __init__(self, *shelves: Shelf) -> None:
+        self._shelves = shelves
+
+    async def repositories(self) -> Sequence[str]:
+        return sorted({name for shelf in self._shelves for name in await shelf.repositories()})
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        return sorted({tag for shelf in self._shelves for tag in await shelf.tags(repository)})
 
 
 @web.middleware
@@ -114,12 +148,14 @@ async def get_tags(request: web.Request) -> web.Response:
 async def pass_on(request: web.Request) -> web.StreamResponse:
     """Leave everything else to the registry server."""
     upstream = request.app[UPSTREAM]
-    missing = SANDBOX if upstream is None else upstream.missing
-    if upstream is None or missing is not None:
-        reading = request.method in ("GET", "HEAD")
-        status, code = (404, "MANIFEST_UNKNOWN") if reading else (405, "UNSUPPORTED")
-        raise RegistryRefusal(status, code, f"images can only be listed here: {missing}")
+    if upstream is None:
+        raise _listed_only(request, SANDBOX)
     try:
+        answer = await _about_saved(request, upstream)
+        if answer is not None:
+            return answer
+        if upstream.missing is not None:
+            raise _listed_only(request, upstream.missing)
         return await upstream.forward(request, _registry_path(request))
     except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
         if is_gone(request):
@@ -127,6 +163,50 @@ async def pass_on(request: web.Request) -> web.StreamResponse:
         logger.warning("%s %s: %s", request.method, request.path, error)
         text = upstream.missing or f"the registry server broke off: {error}"
         raise RegistryRefusal(503, "UNAVAILABLE", text) from None
+
+
+async def _about_saved(request: web.Request, upstream: Upstream) -> Optional[web.Response]:
+    """Answer what is asked of the images that the engine itself has: which digest one has, and to
+    remove it, as well as its copy of one that the registry loses. None for all else."""
+    org = f"{request.app[IDENTITY].org}/"
+    asked = MANIFEST.fullmatch(request.match_info["path"].removeprefix(org))
+    if asked is None or request.method not in ("HEAD", "DELETE") or _is_engine(request):
+        return None
+    repository, reference = asked.groups()
+    images = request.app[IMAGES]
+    saved = SavedImages(images)
+    if request.method == "HEAD":
+        if await upstream.has(f"{repository}:{reference}"):
+            return None
+        digest = await saved.digest(repository, reference)
+        if digest is None:
+            return None
+        return web.Response(headers={**VERSION, "Docker-Content-Digest": digest})
+    lost = None if upstream.missing else await upstream.remove(repository, reference)
+    if lost is None and not await saved.remove(repository, reference):
+        return None
+    for tag in lost or ():
+        # The image is gone, whether or not the copy is.
+        with suppress(EngineUnavailable, Unsupported):
+            await images.discard(f"{repository}:{tag}")
+    return web.Response(status=202, headers=VERSION)
+
+
+def _listed_only(request: web.Request, reason: str) -> RegistryRefusal:
+    reading = request.method in ("GET", "HEAD")
+    status, code = (404, "MANIFEST_UNKNOWN") if reading else (405, "UNSUPPORTED")
+    return RegistryRefusal(status, code, f"images can only be listed here: {reason}")
+
+
+def _is_engine(request: web.Request) -> bool:
+    """Whether it is the engine that asks, which cannot pull what it has itself."""
+    with suppress(ValueError):  # a token alone
+        return BasicAuth.decode(request.headers.get("Authorization", "")).login == REGISTRY_USER
+    return False
+
+
+def _handle(repository: str, tag: str) -> str:
+    return "sha256:" + hashlib.sha256(f"{repository}:{tag}".encode()).hexdigest()
 
 
 def routes() -> List[web.RouteDef]:
@@ -141,10 +221,10 @@ def routes() -> List[web.RouteDef]:
 
 
 def _shelf(request: web.Request) -> Shelf:
-    upstream = request.app[UPSTREAM]
+    upstream, saved = request.app[UPSTREAM], SavedImages(request.app[IMAGES])
     if upstream is None or upstream.missing is not None:
-        return SavedImages(request.app[IMAGES])
-    return upstream
+        return saved
+    return Joined(upstream, saved)
 
 
 def _page(request: web.Request, items: Sequence[str]) -> Tuple[Sequence[str], Dict[str, str]]:

@@ -73,6 +73,17 @@ class Upstream:
         repository, _, tag = image.rpartition(":")
         return self.missing is None and tag in await self.tags(repository)
 
+    async def remove(self, repository: str, digest: str) -> Optional[Sequence[str]]:
+        """Remove the image of that digest, and return the tags that are lost with it; None if the
+        server refuses."""
+        before = await self.tags(repository)
+        manifest = HERE / "v2" / repository / "manifests" / digest
+        async with self._open().delete(manifest) as answer:
+            if not answer.ok:
+                return None
+        left = await self.tags(repository)
+        return [tag for tag in before if tag not in left]
+
     async def forward(self, request: web.Request, path: str) -> web.StreamResponse:
         """Pass a request on, to a path with its query, and the answer back; bodies of gigabytes
         pass in pieces. Raises aiohttp.ClientError when the server does not answer."""

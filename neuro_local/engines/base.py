@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import AsyncIterator, Callable, Mapping, Optional, Sequence
 
+from ..errors import Unsupported
+
 STDOUT = 1
 STDERR = 2
+
+# What an engine calls itself where it pushes to and pulls from this platform's registry; nobody
+# else has that name.
+REGISTRY_USER = "neuro-local"
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,15 @@ class Task(abc.ABC):
         """Yield what the job uses, about once a second until it has ended. Raises NotRunning when
         it has ended before."""
 
+    async def out_of_memory(self) -> bool:
+        """Whether the job, which has ended, was killed since it took more memory than its limit."""
+        return False
+
     @abc.abstractmethod
     async def stop(self, grace: float) -> None:
-        """Send SIGTERM to the main process, after `grace` seconds SIGKILL to all; return once
-        no process of the job is left. Repeatable, also after the job has ended."""
+        """Send SIGTERM to the main process, after `grace` seconds SIGKILL to all, with none of
+        them SIGKILL alone; return once no process of the job is left. Repeatable, also after the
+        job has ended."""
 
     @abc.abstractmethod
     async def remove(self) -> None:
@@ -184,7 +195,13 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     async def images(self) -> Sequence[str]:
-        """References of the images that `save` has kept, sorted."""
+        """References of the images that `save` has kept, sorted. Raises EngineUnavailable when the
+        engine has gone."""
+
+    async def discard(self, image: str) -> None:
+        """Remove an image of that reference that `save` has kept, and what the engine has copied of
+        one that a registry keeps; a job that runs from it goes on. Raises Unsupported."""
+        raise Unsupported(f"the {self.name} engine removes no images")
 
     @abc.abstractmethod
     async def close(self) -> None:

@@ -2,13 +2,12 @@
 
 A job's command is process 1 of its container, as it is on the platform. Containers carry labels
 with the instance and the job, publish no port, and end with neuro-local; what a killed server left
-behind goes when the next one starts, or with `clear`.
+behind goes when the next one starts, on whichever engine, or with `down`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional, Sequence, Set
@@ -16,22 +15,31 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set
 from ..errors import EngineUnavailable
 from . import dockerclient
 from .base import Engine, Task, TaskSpec, Tell, ignore
-from .dockerclient import FAILURES, Client, said
+from .dockerclient import FAILURES, said
 from .dockerimages import LABEL_INSTANCE, LABEL_JOB, Images
+from .dockerleft import Traces, clear
 from .dockerowner import Owner
 from .dockertask import DEFAULT_SIZE, DockerTask, terminal
 
 
 class DockerEngine(Engine):
-    """`instance` marks what is ours in the Docker engine; `registry` (host:port) is neuro-local's
-    own, if it keeps images, and `password` opens it."""
+    """`instance` marks what is ours in the Docker engine, and `traces` remember that there is
+    something; `registry` (host:port) is neuro-local's own, if it keeps images, and `password` opens
+    it."""
 
     name = "docker"
 
     def __init__(
-        self, *, instance: str, registry: Optional[str], password: str, environ: Mapping[str, str]
+        self,
+        *,
+        instance: str,
+        traces: Traces,
+        registry: Optional[str],
+        password: str,
+        environ: Mapping[str, str],
     ) -> None:
         self.instance = instance
+        self._traces = traces
         self._registry = registry
         self._password = password
         self._environ = environ
@@ -40,10 +48,11 @@ class DockerEngine(Engine):
     async def start(self) -> None:
         self._client = await dockerclient.connect(self._environ)
         try:
-            await _clear(self._client, self.instance)
+            await clear(self._client, self.instance, self._traces)
         except FAILURES as error:
             await self._client.close()
             raise EngineUnavailable(f"The Docker engine does not work: {said(error)}.") from None
+        self._traces.add(self._client.socket)
         self._images = Images(
             self._client,
             instance=self.instance,
@@ -76,14 +85,18 @@ class DockerEngine(Engine):
         return task
 
     async def images(self) -> Sequence[str]:
-        """References of the images that were saved, sorted; those in the registry are its own."""
+        """References of the images that were saved as commits, sorted; those in the registry are
+        its own. Raises EngineUnavailable."""
         return await self._images.saved()
+
+    async def discard(self, image: str) -> None:
+        await self._images.discard(image)
 
     async def close(self) -> None:
         await asyncio.gather(*(task.remove() for task in list(self._tasks)))
-        await self._images.close()
         with suppress(*FAILURES):
-            await _clear(self._client, self.instance)
+            await clear(self._client, self.instance, self._traces)
+        await self._images.close()
         await self._client.close()
 
     async def _start(self, task: DockerTask, name: str) -> None:
@@ -138,30 +151,10 @@ class DockerEngine(Engine):
         memory = (spec.memory_mb or 0) * 2**20
         if memory and info.get("MemoryLimit"):
             limits["Memory"] = memory
+            if info.get("SwapLimit"):  # else a job gets as much again of the machine's swap
+                limits["MemorySwap"] = memory
         if memory and spec.shm:
             limits["ShmSize"] = memory
         if spec.cpu and info.get("CpuCfsQuota"):
             limits["NanoCpus"] = int(min(spec.cpu, info.get("NCPU") or spec.cpu) * 1e9)
         return limits
-
-
-async def clear(environ: Mapping[str, str], instance: str) -> int:
-    """Remove the containers that a killed server left, and return how many those were.
-
-    Raises EngineUnavailable."""
-    client = await dockerclient.connect(environ)
-    try:
-        return await _clear(client, instance)
-    except FAILURES as error:
-        raise EngineUnavailable(f"The Docker engine does not work: {said(error)}.") from None
-    finally:
-        await client.close()
-
-
-async def _clear(client: Client, instance: str) -> int:
-    filters = json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
-    containers = await client.api.containers.list(all="true", filters=filters)
-    for container in containers:
-        with suppress(*FAILURES):  # somebody else was faster
-            await container.delete(force=True, v=True)
-    return len(containers)

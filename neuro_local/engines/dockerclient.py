@@ -96,6 +96,19 @@ def status(error: BaseException) -> int:
     return error.status if isinstance(error, DockerError) else 0
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether a failure is that of an engine which does not answer any more; aiodocker gives that
+    the status 900."""
+    return not isinstance(error, DockerError) or error.status == 900
+
+
+def gone(error: BaseException) -> EngineUnavailable:
+    """Return what to tell users of such a failure."""
+    return EngineUnavailable(
+        f"The Docker engine does not answer any more ({said(error)}): start it and try again."
+    )
+
+
 def find(environ: Mapping[str, str]) -> Path:
     """Return the path of the first socket that somebody listens on. Raises EngineUnavailable."""
     named = _named(environ)

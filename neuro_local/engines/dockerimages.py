@@ -2,7 +2,7 @@
 
 Saved images are commits, under tags that hold the instance's name. An instance with a registry
 keeps them there instead, so that `neuro image` finds what a job was saved as, and a job what was
-pushed; what the engine has of them is a copy.
+pushed; what the engine has of them is a copy. Commits from before it had one go on counting.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import json
 import logging
 import re
 from contextlib import suppress
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
-from ..errors import SaveFailed, StartFailed
-from .base import Tell
-from .dockerclient import FAILURES, Client, said, status
+from ..errors import EngineUnavailable, SaveFailed, StartFailed
+from .base import REGISTRY_USER, Tell
+from .dockerclient import FAILURES, Client, gone, is_gone, said, status
 
 LABEL_INSTANCE = "neuro-local.instance"
 LABEL_JOB = "neuro-local.job"
@@ -46,23 +46,25 @@ class Images:
         self._instance = instance
         self._saved = f"neuro-local/{instance}/"
         self._registry = registry
-        self._auth = {"username": "neuro-local", "password": password}
+        self._auth = {"username": REGISTRY_USER, "password": password}
         self._pulls: Dict[str, asyncio.Task[None]] = {}
+        self._discarded: Set[str] = set()
 
     async def find(self, reference: str, own: bool, tell: Tell) -> Mapping[str, Any]:
         """Return an image as the engine describes it (`/images/NAME/json`), after pulling it where
-        that is needed. Raises StartFailed with the reason ErrImagePull."""
+        that is needed. Raises StartFailed with the reason ErrImagePull, and EngineUnavailable."""
         if not _REFERENCE.fullmatch(reference):
             raise _missing(f"{reference!r} is not the name of an image")
         try:
-            if own and self._registry:
-                await self._refresh(f"{self._registry}/{reference}", tell)
+            if own and self._registry and await self._refreshed(reference, tell):
                 found = await self._inspect(f"{self._registry}/{reference}")
             else:
                 found = await self._inspect(self._saved + reference)
             if found is None and not own:
                 found = await self._inspect(reference) or await self._pulled(reference, tell)
         except FAILURES as error:
+            if is_gone(error):
+                raise gone(error) from None
             raise _missing(f"Image {reference} cannot be had: {said(error)}") from None
         if found is None:
             raise _missing(f"Image {reference} is not on this platform")
@@ -75,6 +77,7 @@ class Images:
         """
         prefix = f"{self._registry}/" if self._registry else self._saved
         repository, tag = _split(prefix + name)
+        self._discarded.discard(prefix + name)
         try:
             before = await self._inspect(f"{repository}:{tag}")
             made = (await self._commit(container, image, repository, tag))["Id"]
@@ -91,14 +94,24 @@ class Images:
                 await self._api.images.delete(made if old else f"{repository}:{tag}")
             raise SaveFailed(f"Image {name} cannot be kept: {said(error)}.") from None
         if old and old != made:
-            # Nobody can name it any more; the engine refuses as long as a job or an image uses it.
             with suppress(*FAILURES):
-                await self._api.images.delete(old)
+                await self._delete_unnamed(old)
+
+    async def discard(self, name: str) -> None:
+        """Remove what the engine has under a name of our own, be it a commit or a copy; what a job
+        still runs from goes in the end. Raises EngineUnavailable."""
+        for prefix in self._prefixes:
+            await self._delete(prefix + name)
 
     async def saved(self) -> Sequence[str]:
-        """Names of the images that this instance saved as commits, sorted."""
+        """Names of the images that this instance saved as commits, sorted. Raises
+        EngineUnavailable."""
         names = []
-        for image in await self._api.images.list():
+        try:
+            images = await self._api.images.list()
+        except FAILURES as error:
+            raise gone(error) from None
+        for image in images:
             for tag in image.get("RepoTags") or ():
                 plain = _HOST.sub("", tag)
                 if plain.startswith(self._saved):
@@ -106,10 +119,18 @@ class Images:
         return sorted(names)
 
     async def close(self) -> None:
-        """Leave pulls to the engine, which keeps what it has of them."""
+        """Remove what was discarded while jobs ran from it. Leave pulls to the engine, which keeps
+        what it has of them."""
+        with suppress(EngineUnavailable):
+            for image in sorted(self._discarded):
+                await self._delete(image)
         for pull in self._pulls.values():
             pull.cancel()
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+
+    @property
+    def _prefixes(self) -> Sequence[str]:
+        return [self._saved, f"{self._registry}/"] if self._registry else [self._saved]
 
     async def _commit(
         self, container: str, image: Mapping[str, Any], repository: str, tag: str
@@ -131,13 +152,18 @@ class Images:
             changes=_instructions(wanted) if self._is_podman else None,
         )
 
-    async def _refresh(self, reference: str, tell: Tell) -> None:
-        """Bring the engine's copy of an own image up to date. Raises StartFailed."""
-        tell(f"{reference} is pulled from this platform's registry")
+    async def _refreshed(self, reference: str, tell: Tell) -> bool:
+        """Bring the engine's copy of an image in our registry up to date, and return whether that
+        has it."""
+        tell(f"{self._registry}/{reference} is pulled from this platform's registry")
         try:
-            await self._pull(reference, self._auth)
+            await self._pull(f"{self._registry}/{reference}", self._auth)
         except FAILURES as error:
-            raise _missing(f"Image {reference} cannot be pulled: {said(error)}") from None
+            if status(error) == 404:
+                return False
+            raise
+        self._discarded.discard(f"{self._registry}/{reference}")
+        return True
 
     async def _pulled(self, reference: str, tell: Tell) -> Optional[Mapping[str, Any]]:
         tell(f"{reference} is pulled, which can take minutes")
@@ -160,6 +186,23 @@ class Images:
         del self._pulls[reference]
         if not ended.cancelled() and ended.exception() is not None:
             logger.info("pull of %s: %s", reference, ended.exception())
+
+    async def _delete(self, image: str) -> None:
+        """Delete an image of our own, now or, if a container is of it, in the end."""
+        try:
+            await self._api.images.delete(image)
+        except FAILURES as error:
+            if is_gone(error):
+                raise gone(error) from None
+            if status(error) != 404:
+                self._discarded.add(image)
+                logger.info("image %s stays for now: %s", image, said(error))
+
+    async def _delete_unnamed(self, image: str) -> None:
+        """Delete an image that nobody can name any more: what the user gave a name, or uses in a
+        container, stays."""
+        if not (await self._api.images.inspect(image)).get("RepoTags"):
+            await self._api.images.delete(image)
 
     async def _inspect(self, reference: str) -> Optional[Mapping[str, Any]]:
         try:

@@ -45,7 +45,7 @@ class Owner:
                 await container.start()
                 code = (await container.wait())["StatusCode"]
             finally:
-                await container.delete(force=True)
+                await container.delete(force=True, v=True)
             if code:
                 logger.warning("what root owns in %s stays its own: exit code %s", folders, code)
         except FAILURES as error:

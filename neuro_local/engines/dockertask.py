@@ -101,10 +101,18 @@ class DockerTask(Task):
                 yield Usage((used - before) / 1e9 / (now - began), _memory(told["memory_stats"]))
                 began, before = now, used
 
+    async def out_of_memory(self) -> bool:
+        try:
+            assert self._container is not None
+            return bool((await self._container.show())["State"]["OOMKilled"])
+        except (*FAILURES, KeyError):  # removed by somebody, or gone with its engine
+            return False
+
     async def stop(self, grace: float) -> None:
         if self._ended is not None:
-            await self._signal("SIGTERM")
-            await asyncio.wait({self._ended}, timeout=grace)
+            if grace:
+                await self._signal("SIGTERM")
+                await asyncio.wait({self._ended}, timeout=grace)
             await self._kill()
 
     async def remove(self) -> None:

@@ -99,11 +99,10 @@ class SandboxTask(Task):
                 await asyncio.sleep(PERIOD)
 
     async def stop(self, grace: float) -> None:
-        try:
-            await self._channel.request("signal", number=signal.SIGTERM)
-            await asyncio.wait({self._exit_code}, timeout=grace)
-        except NotRunning:
-            pass
+        with suppress(NotRunning):
+            if grace:
+                await self._channel.request("signal", number=signal.SIGTERM)
+                await asyncio.wait({self._exit_code}, timeout=grace)
         await self._kill()
 
     async def remove(self) -> None:

@@ -44,7 +44,7 @@ class ImageService:
         """Return the engine's name for an image to run; one of our own must have been saved
         or pushed.
 
-        Raises StartFailed.
+        Raises StartFailed, EngineUnavailable.
         """
         if not self.is_own(reference):
             return reference
@@ -61,8 +61,14 @@ class ImageService:
         return reference.startswith(self._registry)
 
     async def saved(self) -> Sequence[str]:
-        """Names of all images kept on this platform, `PROJECT/NAME:TAG`."""
+        """Names of the images that the engine keeps, `PROJECT/NAME:TAG`. Raises
+        EngineUnavailable."""
         return await self._engine.images()
+
+    async def discard(self, name: str) -> None:
+        """Remove what the engine has of `PROJECT/NAME:TAG`. Raises Unsupported,
+        EngineUnavailable."""
+        await self._engine.discard(name)
 
     def _own_name(self, reference: str) -> str:
         name = reference[len(self._registry) :]

@@ -37,6 +37,9 @@ STOP_GRACE = 5.0
 # a second, and shows nothing of a job that has failed before its first look.
 SHORTEST_FAILURE = 0.6
 
+# The exit code after SIGKILL, which is what running out of memory ends with.
+KILLED = 137
+
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})
 
 
@@ -249,7 +252,8 @@ class JobService:
             self._move(job.id, JobStatus.SUCCEEDED, Reason.COMPLETED, _gap(execution.log), 0)
         else:
             await asyncio.sleep(started + SHORTEST_FAILURE - time.monotonic())
-            self._move(job.id, JobStatus.FAILED, Reason.ERROR, _gap(execution.log), code)
+            reason = await _reason(task, code)
+            self._move(job.id, JobStatus.FAILED, reason, _gap(execution.log), code)
 
     def _set_timer(self, job: Job, execution: Execution) -> None:
         """Have a running job end with its life span, as that is now."""
@@ -310,6 +314,13 @@ class JobService:
 async def _record(process: Process, log: JobLog) -> None:
     async for chunk in process.output():
         log.append(chunk.channel, chunk.data)
+
+
+async def _reason(task: Task, code: int) -> str:
+    """Return why a job failed that has ended with that exit code."""
+    if code == KILLED and await task.out_of_memory():
+        return Reason.OUT_OF_MEMORY
+    return Reason.ERROR
 
 
 def _gap(log: JobLog) -> Optional[str]:

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import pytest
 from clients import APOLO, CLIENTS, Client
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
-from dockerimages import FILEBROWSER, TENSORBOARD
+from dockerimages import FILEBROWSER, STAND_IN, TENSORBOARD
 from machine import impossible
 
 from .commands import Result
@@ -85,7 +85,7 @@ def engine_settings(request: pytest.FixtureRequest, engine: str) -> Dict[str, st
     """The variables that make neuro-local use this engine."""
     if engine == DOCKER:
         images = request.getfixturevalue("docker_engine")
-        images.ensure(TENSORBOARD, FILEBROWSER)
+        images.ensure(TENSORBOARD, FILEBROWSER, STAND_IN)
         return {"NEURO_LOCAL_ENGINE": DOCKER, "DOCKER_HOST": images.host}
     if not sys.platform.startswith("linux"):
         impossible("neuro-local's sandboxes need Linux")

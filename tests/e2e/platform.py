@@ -85,6 +85,10 @@ class Platform:
         """The environment of a user who is not logged in anywhere."""
         return self._base
 
+    def set(self, name: str, value: str) -> None:
+        """Change a variable that neuro-local's own commands see."""
+        self._base[name] = value
+
     def up(self) -> Result:
         result = self.neuro_local("up")
         # As a user's shell does it: the exports must not stand on a command line.
@@ -137,6 +141,12 @@ class Platform:
 
     def neuro_local(self, *words: str, code: int = 0) -> Result:
         return run(self._neuro_local(*words), cwd=self.home, env=self._base, code=code)
+
+    def start_neuro_local(self, *words: str) -> Command:
+        return Command(self._neuro_local(*words), cwd=self.home, env=self._base)
+
+    def neuro_local_at_terminal(self, *words: str) -> Terminal:
+        return Terminal(self._neuro_local(*words), cwd=self.home, env=self._base)
 
     def _neuro_local(self, *words: str) -> List[str]:
         command = [*self.wrapper, sys.executable, "-m", "neuro_local"]
@@ -272,17 +282,21 @@ def fetch(
 
 
 def processes_with(text: str) -> List[int]:
-    """Return the processes of this machine whose command line or environment holds the text."""
+    """Return the processes of this machine whose command line or environment holds the text; other
+    users' environments cannot be seen."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and int(folder.name) != os.getpid():
-            try:
-                told = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            except OSError:  # gone, or another user's
-                continue
-            if text.encode() in told:
+            if text.encode() in _content(folder / "cmdline") + _content(folder / "environ"):
                 found.append(int(folder.name))
     return found
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # gone, or another user's
+        return b""
 
 
 def is_root() -> bool:

@@ -12,11 +12,12 @@ from clients import APOLO
 from playwright.sync_api import Page
 
 from .browser import Chromium, FileBrowser, JupyterLab, TensorBoard, started_chromium
-from .conftest import TEMPLATE, Render, only_with
+from .conftest import SANDBOX, TEMPLATE, Render, only_on, only_with
 from .project import Project, printed_address
 
-# The pages are the same, whichever client opens them.
-pytestmark = only_with(APOLO)
+# The pages are the same, whichever client opens them; the file browser's is the stand-in's, which
+# an engine that pulls images does not have.
+pytestmark = [only_with(APOLO), only_on(SANDBOX)]
 
 DOCS = TEMPLATE / "docs"
 

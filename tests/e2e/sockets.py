@@ -36,14 +36,17 @@ class Listener:
 
 def listeners(pid: Union[int, str] = "self") -> List[Listener]:
     """Return what listens in the network that a process is in."""
-    return [listener for protocol in LISTENING for listener in _table(pid, protocol)]
+    tables = {protocol: PROC / str(pid) / "net" / protocol for protocol in LISTENING}
+    return [
+        listener
+        for protocol, table in tables.items()
+        if table.exists()  # a machine without IPv6 has two of them
+        for listener in read_table(protocol, table.read_text())
+    ]
 
 
-def _table(pid: Union[int, str], protocol: str) -> Iterator[Listener]:
-    table = PROC / str(pid) / "net" / protocol
-    if not table.exists():  # a machine without IPv6
-        return
-    for line in table.read_text().splitlines()[1:]:
+def read_table(protocol: str, table: str) -> Iterator[Listener]:
+    for line in table.splitlines()[1:]:
         fields = line.split()
         if fields[3] == LISTENING[protocol]:
             host, port = fields[1].split(":")

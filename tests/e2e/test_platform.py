@@ -22,6 +22,16 @@ def test_up_tells_how_to_point_the_client_at_it(other_platform: Platform) -> Non
     assert "local" in done.stdout, done.stderr
 
 
+def test_up_in_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    platform = Platform(tmp_path)
+    platform.state.mkdir()
+    (platform.state / "letter").touch()
+
+    platform.neuro_local("up", code=2).explains("holds other files than those of neuro-local")
+
+    assert [path.name for path in platform.state.iterdir()] == ["letter"]
+
+
 @no_client
 def test_up_of_what_runs_is_a_success(platform: Platform) -> None:
     assert "already running" in platform.neuro_local("up").stdout

@@ -21,10 +21,10 @@ from neuro_local.api.config import PUBLIC
 from neuro_local.api.routes import all_routes
 
 from .commands import Command, run, wait_until
-from .conftest import Render, no_client
+from .conftest import DOCKER, Render, no_client
 from .platform import Job, Platform, is_root, processes_with
 from .project import Project
-from .sockets import addresses, answers, family, listeners, networks, sockets_of
+from .sockets import addresses, answers, family, listeners, networks, read_table, sockets_of
 
 KINDS = ("jupyter", "tensorboard", "filebrowser")
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND PURGE".split()
@@ -79,6 +79,7 @@ class Services:
     """Everything that neuro-local runs for a project, with a home of its own for the client."""
 
     project: Project
+    engine: str
     home: Path
     pages: Dict[str, Page]
     listener: Job
@@ -109,6 +110,15 @@ class Services:
             found[f"the present ticket of {kind}"] = ticket_of(self.address(kind))
             found[f"the cookie of {kind}"] = page.cookie.partition("=")[2]
         return found
+
+    @property
+    def hides_processes(self) -> bool:
+        """Whether the jobs' processes are root's, and we are not."""
+        return self.engine == DOCKER and not is_root()
+
+    def said(self, job: Job, command: str) -> str:
+        """Return what a command prints in a job."""
+        return self.platform.neuro("exec", "--no-tty", job.id, command).stdout
 
     def address(self, kind: str) -> str:
         """Return the page's address as the platform shows it now."""
@@ -142,7 +152,7 @@ def watching_command_lines() -> Iterator[Set[bytes]]:
 
 @pytest.fixture(scope="module")
 def services(
-    render: Render, built: Project, tmp_path_factory: pytest.TempPathFactory
+    render: Render, built: Project, engine: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Services]:
     home = tmp_path_factory.mktemp("home")
     rendered = render()
@@ -178,7 +188,7 @@ def services(
     words = [*neuro, "port-forward", listener.id, f"{outer}:{inner}"]
     with Command(words, cwd=home, env=project.env):
         wait_until(lambda: answers("127.0.0.1", outer), "the forwarded port answers")
-        yield Services(project, home, pages, listener, inner, outer, seen)
+        yield Services(project, engine, home, pages, listener, inner, outer, seen)
     platform.end_jobs(tag=f"project:{project.slug}")
 
 
@@ -260,6 +270,9 @@ def test_jobs_listen_in_networks_of_their_own(services: Services) -> None:
         inside = networks(set(processes_with(f"NEURO_JOB_ID={job.id}")))
         elsewhere = [pid for network, pid in inside.items() if network not in here]
         found = [listener for pid in elsewhere for listener in listeners(pid)]
+        if services.hides_processes:
+            assert services.said(job, "readlink /proc/self/ns/net").strip() not in here
+            found = list(read_table("tcp", services.said(job, "sh -c 'cat /proc/net/tcp*'")))
         return {listener.port for listener in found if not listener.is_local}
 
     assert all(80 in ports(page.job) for page in services.pages.values())

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from machine import impossible
 from neuro_local import config
 from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
 from neuro_local.engines.docker import DockerEngine
+from neuro_local.engines.dockerleft import Traces
 from neuro_local.engines.sandbox import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 
@@ -60,10 +62,14 @@ def link_downloads(cache: Path) -> None:
         (cache / "pip").symlink_to(downloads)
 
 
-def docker_engine_at(host: str, instance: Optional[str] = None) -> DockerEngine:
+def docker_engine_at(
+    host: str, instance: Optional[str] = None, traces: Optional[Path] = None
+) -> DockerEngine:
     """Return an engine of an instance of its own, at that address of a Docker engine."""
+    name = instance or f"test-{secrets.token_hex(6)}"
     return DockerEngine(
-        instance=instance or f"test-{secrets.token_hex(6)}",
+        instance=name,
+        traces=Traces(traces or Path(tempfile.gettempdir(), f"{name}-{secrets.token_hex(6)}")),
         registry=None,
         password="",
         environ={"DOCKER_HOST": host},

@@ -10,17 +10,18 @@ import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, AsyncIterator, Dict, List, Mapping
+from typing import Any, AsyncIterator, Dict, Iterator, List, Mapping
 
 import pytest
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
+from dockergate import Gate
 from dockerimages import Images
-from enginekit import DEADLINE, Output, docker_engine_at, executed, ran, start
+from enginekit import DEADLINE, Output, docker_engine_at, executed, ran, result, start
 
-from neuro_local.engines import docker as docker_module
 from neuro_local.engines.base import Mount, Task, TaskSpec
 from neuro_local.engines.docker import DockerEngine
+from neuro_local.engines.dockerleft import Traces, clear_all
 from neuro_local.errors import EngineUnavailable, SaveFailed, StartFailed
 
 SERVER = (
@@ -51,6 +52,15 @@ async def api(host: str) -> AsyncIterator[Docker]:
     """The Docker engine itself."""
     async with Docker(host) as api:
         yield api
+
+
+@pytest.fixture
+def gate(host: str) -> Iterator[Gate]:
+    """A way to the Docker engine that can be shut."""
+    gate = Gate(host)
+    gate.open()
+    yield gate
+    gate.shut()
 
 
 async def containers(api: Docker, **labels: str) -> List[Mapping[str, Any]]:
@@ -96,12 +106,24 @@ async def test_preset_limits_the_job(engine: DockerEngine, api: Docker) -> None:
     assert size.out.split()[-1] == "256"
     assert limit.out.strip() == str(256 * 2**20)
     assert details["HostConfig"]["NanoCpus"] == 500_000_000
+    if (await api.system.info())["SwapLimit"]:  # no swap beside it
+        assert details["HostConfig"]["MemorySwap"] == 256 * 2**20
 
 
 async def test_job_of_more_memory_than_its_preset_is_killed(engine: DockerEngine) -> None:
-    done = await ran(engine, "python", "-c", "x = b'x' * 10**9", memory_mb=64)
+    task = await start(engine, "python", "-c", "x = b'x' * 10**9", memory_mb=64)
 
-    assert done.code == 137
+    assert (await result(task.main)).code == 137
+    assert await task.out_of_memory()
+
+
+async def test_job_that_is_killed_was_not_out_of_memory(engine: DockerEngine) -> None:
+    task = await start(engine, "cat", memory_mb=64)
+
+    await task.stop(grace=0)
+
+    assert (await result(task.main)).code == 137
+    assert not await task.out_of_memory()
 
 
 async def test_preset_of_a_larger_machine_has_what_there_is(engine: DockerEngine) -> None:
@@ -150,11 +172,56 @@ async def test_next_start_ends_what_a_killed_server_left(
     assert await containers(api, instance=engine.instance) == []
 
 
-async def test_clear_ends_it_without_a_start(host: str, engine: DockerEngine, api: Docker) -> None:
-    await start(engine, "cat")
+async def test_what_a_killed_server_left_ends_without_a_start(
+    host: str, api: Docker, tmp_path: Path
+) -> None:
+    traces = tmp_path / "containers"
+    killed = docker_engine_at(host, traces=traces)
+    await killed.start()
+    await start(killed, "cat")
 
-    assert await docker_module.clear({"DOCKER_HOST": host}, engine.instance) == 1
-    assert await containers(api, instance=engine.instance) == []
+    await clear_all(Traces(traces), killed.instance)
+
+    assert await containers(api, instance=killed.instance) == []
+    assert not traces.exists()
+    await killed.close()
+
+
+async def test_engine_that_is_away_is_cleared_once_it_is_back(
+    gate: Gate, api: Docker, tmp_path: Path
+) -> None:
+    traces = tmp_path / "containers"
+    killed = docker_engine_at(gate.host, traces=traces)
+    await killed.start()
+    await start(killed, "cat")
+    gate.shut()
+    await killed.close()
+
+    await clear_all(Traces(traces), killed.instance)
+    assert traces.read_text() == f"{gate.path}\n"
+    assert len(await containers(api, instance=killed.instance)) == 1
+
+    gate.open()
+    await clear_all(Traces(traces), killed.instance)
+    assert await containers(api, instance=killed.instance) == []
+    assert not traces.exists()
+
+
+async def test_traces_of_two_engines_do_not_disturb_each_other(
+    host: str, gate: Gate, tmp_path: Path
+) -> None:
+    traces = Traces(tmp_path / "containers")
+    first = docker_engine_at(gate.host, traces=tmp_path / "containers")
+    second = docker_engine_at(host, first.instance, tmp_path / "containers")
+    await first.start()
+    gate.shut()
+    await first.close()
+
+    await second.start()
+    assert len(traces.sockets) == 2
+    await second.close()
+
+    assert traces.sockets == [gate.path]
 
 
 async def test_cancelled_start_leaves_no_container(engine: DockerEngine, api: Docker) -> None:
@@ -234,6 +301,53 @@ async def test_image_that_is_replaced_leaves_nothing(engine: DockerEngine, api: 
     assert first not in [image["Id"] for image in await api.images.list(all="true")]
 
 
+async def test_image_that_is_replaced_keeps_the_name_that_its_user_gave(
+    engine: DockerEngine, api: Docker
+) -> None:
+    task = await start(engine, "cat")
+    await task.save("user/mine:1")
+    saved = f"neuro-local/{engine.instance}/user/mine:1"
+    named = f"neuro-local-tests/{engine.instance}"
+    await api.images.tag(saved, named, tag="1")
+    try:
+        await executed(task, "touch", "/more")
+        await task.save("user/mine:1")
+
+        assert await api.images.inspect(f"{named}:1")
+    finally:
+        await api.images.delete(f"{named}:1")
+
+
+async def test_image_that_is_discarded_leaves_nothing(engine: DockerEngine, api: Docker) -> None:
+    task = await start(engine, "cat")
+    await task.save("user/mine:1")
+    await task.save("user/mine:2")
+    made = (await api.images.inspect(f"neuro-local/{engine.instance}/user/mine:1"))["Id"]
+
+    for _ in range(2):  # repeatable
+        await engine.discard("user/mine:1")
+
+    assert await engine.images() == ["user/mine:2"]
+    assert made not in [image["Id"] for image in await api.images.list(all="true")]
+
+
+async def test_image_that_a_job_runs_from_is_discarded_in_the_end(
+    engine: DockerEngine, api: Docker
+) -> None:
+    task = await start(engine, "cat")
+    for name in "user/mine:1", "user/again:1":
+        await task.save(name)
+        await start(engine, "cat", image=name, own=True)
+        await engine.discard(name)
+        assert name in await engine.images()
+    await task.save("user/again:1")  # which is wanted after all
+
+    await engine.close()
+    await engine.start()
+
+    assert await engine.images() == ["user/again:1"]
+
+
 async def test_name_that_no_image_can_have_is_not_saved(engine: DockerEngine) -> None:
     task = await start(engine, "cat")
 
@@ -288,12 +402,21 @@ async def received(task: Task) -> bytes:
 # Files
 
 
-async def test_files_of_root_become_the_users(
-    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if os.geteuid() == 0:  # then somebody else is the user
+@pytest.fixture
+def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The user who is not root, by number; root is somebody else here."""
+    if os.geteuid() == 0:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
         monkeypatch.setattr(os, "getegid", lambda: 12346)
+    return os.geteuid()
+
+
+WRITE = "mkdir -p /mine/a/b; echo x >/mine/a/b/file; ln -s /outside /mine/link"
+
+
+async def test_files_of_root_become_the_users(
+    host: str, tmp_path: Path, ordinary_user: int
+) -> None:
     mine, kept, outside = tmp_path / "mine", tmp_path / "kept", tmp_path / "outside"
     for path in mine, kept:
         path.mkdir()
@@ -303,17 +426,49 @@ async def test_files_of_root_become_the_users(
     await engine.start()
     try:
         mounts = [Mount(mine, "/mine", read_only=False), Mount(kept, "/kept", read_only=True)]
-        script = "mkdir -p /mine/a/b; echo x >/mine/a/b/file; ln -s /outside /mine/link"
-        await ran(engine, "sh", "-c", script, mounts=mounts)
+        await ran(engine, "sh", "-c", WRITE, mounts=mounts)
     finally:
         await engine.close()
 
     owners = {path.lstat().st_uid for path in (mine / "a", mine / "a/b/file", mine / "link")}
-    assert owners == {os.geteuid()}
+    assert owners == {ordinary_user}
     assert (outside.stat().st_uid, kept.stat().st_uid) == before
 
 
+async def test_files_of_a_killed_servers_jobs_become_the_users(
+    host: str, tmp_path: Path, ordinary_user: int
+) -> None:
+    mine, kept = tmp_path / "mine", tmp_path / "kept"
+    for path in mine, kept:
+        path.mkdir()
+    before = kept.stat().st_uid
+    killed = docker_engine_at(host, traces=tmp_path / "containers")
+    await killed.start()
+    mounts = [Mount(mine, "/mine", read_only=False), Mount(kept, "/kept", read_only=True)]
+    task = await start(killed, "sh", "-c", f"{WRITE}; echo written; cat", mounts=mounts)
+    await Output(task.main).until("written")
+
+    await clear_all(Traces(tmp_path / "containers"), killed.instance)
+
+    owners = {path.lstat().st_uid for path in (mine / "a", mine / "a/b/file", mine / "link")}
+    assert owners == {ordinary_user}
+    assert kept.stat().st_uid == before
+    await killed.close()
+
+
 # Engines that are not there
+
+
+async def test_engine_that_goes_is_said(gate: Gate, tmp_path: Path) -> None:
+    engine = docker_engine_at(gate.host, traces=tmp_path / "containers")
+    await engine.start()
+    gate.shut()
+    try:
+        for call in engine.images(), engine.discard("user/mine:1"), start(engine, "true"):
+            with pytest.raises(EngineUnavailable, match="does not answer any more.*: start it"):
+                await call
+    finally:
+        await engine.close()
 
 
 async def refusal(host: str) -> str:

@@ -126,6 +126,30 @@ def test_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         instance.prepare(Settings(state=file / "below", cache=tmp_path))
 
 
+def test_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    (home / "letter").touch()
+
+    with pytest.raises(UsageError, match="holds other files"):
+        instance.prepare(Settings(state=home, cache=tmp_path))
+
+    assert home.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in home.iterdir()] == ["letter"]
+
+
+def test_folder_that_is_empty_or_an_instances_own_is_used(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path / "state", cache=tmp_path)
+    settings.state.mkdir()
+
+    instance.prepare(settings)
+    instance.token(settings)
+    (settings.state / "storage").mkdir()
+    instance.prepare(settings)
+
+    assert settings.state.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("value", ["fast", "0", "-1"])
 def test_length_of_a_minute_must_be_a_number_above_zero(value: str) -> None:
     with pytest.raises(UsageError, match="NEURO_LOCAL_MINUTE"):
