@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := neuro_local tests
+SOURCES := neuro_local tests benchmarks scripts hooks
 # An editable package as a plain path: setuptools' finder would cost every start of this Python, and
 # thus every call of the client, as much again as Python itself.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
