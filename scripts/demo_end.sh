@@ -1,7 +1,7 @@
 # Ends what scripts/demo.sh has left up in a folder, and removes it: sh scripts/demo_end.sh FOLDER.
 set -eu
 
-folder=$1
+folder=${1:?which folder? sh scripts/demo_end.sh FOLDER}
 bin=$(dirname "$0")/../.venv/bin
 PATH=$(cd "$bin" 2>/dev/null && pwd || echo "$bin"):$PATH
 

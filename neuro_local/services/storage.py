@@ -33,6 +33,8 @@ from .removal import Removed, remove_tree
 from .threads import in_batches, in_thread
 
 BYTES_AT_ONCE = 1024 * 1024
+# What others may write while a file is replaced.
+SPARE_ROOM = 16 * BYTES_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -304,11 +306,24 @@ async def _fill(where: StoragePath, file: FileIO, pieces: AsyncIterable[bytes]) 
 
 
 def _replace(file: FileIO, data: bytes) -> None:
-    """Write over what the file holds, then cut what is longer. Emptied first, it would give its
-    room on a full disk to another file, and could not come back."""
-    _reserve(file, len(data))
+    """Give the file this content.
+
+    Emptied first, so that a crash leaves a beginning of the new, which clients continue by its
+    size. Only where room is scarce it is written over and then cut: emptied, it would give its room
+    to another file, and could not come back.
+    """
+    if _is_roomy(file, len(data)):
+        file.truncate(0)
+    else:
+        _reserve(file, len(data))
     _write_all(file, data)
     file.truncate()
+
+
+def _is_roomy(file: FileIO, size: int) -> bool:
+    """Whether the disk has room for so many bytes, whatever others write meanwhile."""
+    disk = os.fstatvfs(file.fileno())
+    return disk.f_bavail * disk.f_frsize > size + SPARE_ROOM
 
 
 def _reserve(file: FileIO, size: int) -> None:

@@ -124,13 +124,10 @@ def check_second_start(project: Project, chromium: Chromium) -> None:
 
 
 def check_options(project: Project) -> None:
-    """Jupyter knows the options that the Makefile starts it with, and complains of none."""
+    """Jupyter knows the options that its target starts it with, and complains of none."""
     job = project.job("jupyter")
-    makefile = (project.path / "Makefile").read_text()
-    command = re.search(r"-m jupyterlab (.*)'", makefile)
-    token = re.search(r"NO_TOKEN = .*,(--.*)", makefile)
-    assert command and token
-    used = set(re.findall(r"--[\w.-]+", command[1] + token[1]))
+    record = json.loads(project.platform.request(f"/api/v1/jobs/{job.id}")[1])
+    used = set(re.findall(r"--[\w.-]+", record["container"]["entrypoint"]))
     assert "--no-browser" in used and "--IdentityProvider.token" in used
 
     told = project.platform.neuro("exec", "-T", job.id, "python -m jupyterlab --help-all").stdout

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from io import FileIO
 from pathlib import Path
 from typing import AsyncIterator, List, Tuple
 
 import pytest
 
 from neuro_local.errors import InvalidRequest, NotFound, StorageError
+from neuro_local.services import storage
 from neuro_local.services.paths import decode_path
 from neuro_local.services.removal import Removed
 from neuro_local.services.storage import FileStatus, StorageService
@@ -390,6 +392,26 @@ async def test_a_later_interruption_leaves_what_had_arrived(
         await service.create("/user/a", arriving(first))
 
     assert (root / "user/a").read_bytes() == first
+
+
+@pytest.mark.parametrize("before", [b"", b"old" * 100_000])
+async def test_crash_while_a_file_is_created_leaves_a_beginning_of_it(
+    service: StorageService, root: Path, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    new = os.urandom(200_000)
+    if before:
+        await service.create("/user/file", pieces(before))
+
+    def crash(file: FileIO, data: bytes) -> None:
+        file.write(data[:1000])
+        raise RuntimeError("as if the process were gone")
+
+    monkeypatch.setattr(storage, "_write_all", crash)
+    with pytest.raises(RuntimeError):
+        await service.create("/user/file", pieces(new))
+
+    # Clients go on behind what is there, by its size alone.
+    assert (root / "user" / "file").read_bytes() == new[:1000]
 
 
 async def test_shorter_file_replaces_a_longer_one(service: StorageService, root: Path) -> None:
