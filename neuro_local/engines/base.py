@@ -19,6 +19,9 @@ from ..errors import Unsupported
 STDOUT = 1
 STDERR = 2
 
+# The exit code after SIGKILL, which is also what running out of memory ends with.
+KILLED = 128 + 9
+
 # What an engine calls itself where it pushes to and pulls from this platform's registry; nobody
 # else has that name.
 REGISTRY_USER = "neuro-local"

@@ -9,8 +9,8 @@ import socket
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ..errors import NotRunning, StartFailed
+from .base import KILLED
 
-KILLED = 128 + 9
 Answer = Tuple[Mapping[str, Any], List[int]]
 
 

@@ -13,7 +13,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.execs import Exec
 
 from ..errors import NotRunning, StartFailed
-from .base import Process, Size, Task, Usage
+from .base import KILLED, Process, Size, Task, Usage
 from .dockerclient import FAILURES, Client, said
 from .dockerconnect import Ports
 from .dockerimages import Images
@@ -21,7 +21,6 @@ from .dockerowner import Owner
 from .dockerprocess import DockerProcess
 from .dockerstream import hijack
 
-KILLED = 137
 DEFAULT_SIZE = Size(80, 24)
 # How often a process that runs beside the main one is asked after, in seconds: at first, at last.
 SOON, LATER = 0.01, 0.5

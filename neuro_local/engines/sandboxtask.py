@@ -22,9 +22,9 @@ from typing import (
 )
 
 from ..errors import NotRunning, StartFailed
-from .base import Process, Size, Task, TaskSpec, Usage
+from .base import KILLED, Process, Size, Task, TaskSpec, Usage
 from .bwrap import PIP_CACHE, Sandbox
-from .channel import KILLED, Channel
+from .channel import Channel
 from .egress import Egress
 from .processes import SandboxProcess
 from .python import base_environment

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Awaitable, Callable, Dict, Iterator, Optional, Protocol, Set
 
-from ..engines.base import Engine, Process, Size, Task
+from ..engines.base import KILLED, Engine, Process, Size, Task
 from ..errors import (
     InvalidRequest,
     NeuroLocalError,
@@ -36,9 +36,6 @@ STOP_GRACE = 5.0
 # How long a job that fails at once is still seen running, in seconds. `neuro run` looks five times
 # a second, and shows nothing of a job that has failed before its first look.
 SHORTEST_FAILURE = 0.6
-
-# The exit code after SIGKILL, which is what running out of memory ends with.
-KILLED = 137
 
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})
 
@@ -231,13 +228,13 @@ class JobService:
         def tell(waiting_for: str) -> None:
             self._move(job.id, JobStatus.PENDING, Reason.PULLING, waiting_for)
 
+        # First, and here, where nothing has started that could be left if there is no port: what
+        # asks for the address of a job that still waits for its image gets it, as on the platform.
+        if job.spec.http is not None:
+            await self._pages.publish(job, partial(self._connect, job.id))
         return await self._engine.run(await self._specs.of(job), tell)
 
     async def _live(self, job: Job, execution: Execution) -> None:
-        # Before it starts: what asks for the address of a job that still waits for its image gets
-        # it, as on the platform.
-        if job.spec.http is not None:
-            await self._pages.publish(job, partial(self._connect, job.id))
         task = execution.task = await execution.starting
         if self.get(job.id).is_finished:  # cancelled while it started
             return
