@@ -198,10 +198,15 @@ trained_or_say = $(call or_say,the training failed or did not start or the conne
 	[ -n "$$ended" ] || $(call refuse,the training did not run to its end: it was killed or ran out of its life-span \
 	or it still runs (make ps).)
 # The client takes a connection that broke for the log's end: of a training that ran, see whether it has ended too, for
-# which a platform may need a moment, and whether by itself, with an exit code.
+# which a platform may need a moment, and whether by itself, with an exit code; of one that has ended, read it twice.
+LOGS_FAILED = $(call or_say,no log to show or it broke off; was there such a training? see above.)
+whole_log = log=$$(mktemp) $(call or_say,could not make a temporary file; see the message above.); \
+	trap 'rm -f "$$log"' EXIT; trap 'exit 130' INT TERM HUP; code=0; \
+	$(NEURO) logs $(TRAINING) >"$$log" || code=$$?; cat "$$log"; (exit $$code) $(LOGS_FAILED); \
+	$(NEURO) logs $(TRAINING) | cmp -s - "$$log" || $(call refuse,the log may have broken off: it was not \
+	the same when it was read again: run it again.)
 follow_log = running=$$($(NEURO) --quiet ps --name $(TRAINING)) $(LIST_FAILED); \
-	$(NEURO) logs $(TRAINING) $(call or_say,no log to show or it broke off; was there such a training? see above.); \
-	[ -n "$$running" ] || exit 0; \
+	if [ -z "$$running" ]; then $(whole_log); exit 0; fi; $(NEURO) logs $(TRAINING) $(LOGS_FAILED); \
 	for moment in 1 2 3; do said=$$(COLUMNS=300 $(NEURO) status $(TRAINING)) $(LIST_FAILED); \
 	end=$$(printf '%s\n' "$$said" | awk '$$1 == "Status" && !s { s = tolower($$2) } \
 	/^ *Exit code / { c = $$3 } END { print s, c }'); case $$end in *running*|*pending*) sleep 1;; *) break;; esac; done; \

@@ -136,6 +136,15 @@ class Logs(Operation):
         assert shown == [str(number) for number in range(1, LINES + 1)]
 
 
+class EndedLogs(Logs):
+    """The log of a job that has ended, which is all that is there of it."""
+
+    def prepare(self, project: Project) -> None:
+        # Seen to run, which an instant may be too short for.
+        start(project, f"sh -c 'seq 1 {LINES}; sleep 0.5'")
+        project.platform.wait_for(project.job("training").id, "succeeded")
+
+
 class Kill(Operation):
     target = "kill_training"
     pattern = r"^DELETE /api/v1/jobs/"
@@ -162,5 +171,6 @@ OPERATIONS: List[Operation] = [
     Save(),
     Run(),
     Logs(),
+    EndedLogs(),
     Kill(),
 ]

@@ -9,7 +9,18 @@ from e2e.conftest import Render
 
 from .breaking import break_and_repeat
 from .line import Line, seed
-from .operations import Download, Exec, Kill, Logs, Operation, Run, Save, Setup, Upload
+from .operations import (
+    Download,
+    EndedLogs,
+    Exec,
+    Kill,
+    Logs,
+    Operation,
+    Run,
+    Save,
+    Setup,
+    Upload,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +33,7 @@ from .operations import Download, Exec, Kill, Logs, Operation, Run, Save, Setup,
         (APOLO, Run(), "502"),
         (NEUROMATION, Exec(), "reset"),
         (NEUROMATION, Logs(), "reset"),
+        (APOLO, EndedLogs(), "reset"),
         (NEUROMATION, Kill(), "expired"),
     ],
     indirect=["client"],

@@ -219,11 +219,30 @@ def test_a_failing_call_ends_in_a_sentence(project: Project, target: str) -> Non
     assert sentence(result.err).startswith(f"{target}: ")
 
 
-def test_logs_of_a_named_training(project: Project) -> None:
-    calls = project.make("logs_training", "RUN=a").calls
+def test_log_of_a_named_training_that_has_ended_is_read_twice(project: Project) -> None:
+    result = project.make("logs_training", "RUN=a", replies=[Reply("logs", out="a\nb")])
 
     name = "training-my-project-a"
-    assert calls == [["--quiet", "ps", "--name", name], ["logs", name]]
+    assert result.calls == [["--quiet", "ps", "--name", name], ["logs", name], ["logs", name]]
+    assert (result.code, result.out, result.err) == (0, "a\nb", "")
+
+
+def test_log_that_is_not_the_same_twice_is_told(project: Project) -> None:
+    """As when a connection broke, of which the newer client says nothing."""
+    reply = Reply("logs", sh="echo line >>shown; cat shown")
+
+    result = project.make("logs_training", replies=[reply])
+
+    assert result.code != 0
+    assert result.out == "line\n"
+    assert sentence(result.err).startswith("logs_training: the log may have broken off")
+
+
+def test_log_that_breaks_off_is_shown_as_far_as_it_came(project: Project) -> None:
+    result = project.make("logs_training", replies=[Reply("logs", 74, out="line\n")])
+
+    assert (result.code != 0, result.out) == (True, "line\n")
+    assert sentence(result.err).startswith("logs_training: no log to show or it broke off")
 
 
 @pytest.mark.parametrize(
