@@ -19,9 +19,10 @@ from typing import Callable, List, Set
 
 import pytest
 from e2e.commands import wait_until
-from e2e.conftest import no_client
+from e2e.conftest import Render, no_client
 from e2e.platform import Platform, processes_with
-from faults.line import seed
+from e2e.project import Project
+from faults.line import assert_told, seed
 
 pytest_plugins = ["faults.conftest"]
 
@@ -29,7 +30,7 @@ ROUNDS = int(os.environ.get("POWER_ROUNDS", "6"))
 FILES = 200
 SIZE = 500_000
 
-pytestmark = [no_client, pytest.mark.xdist_group("power"), pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Told:
         return f"user/power-{self.round}:latest"
 
 
+@no_client
 def test_state_is_whole_whenever_the_server_is_killed(
     make_platform: Callable[..., Platform],
 ) -> None:
@@ -85,6 +87,59 @@ def test_state_is_whole_whenever_the_server_is_killed(
         check_jobs(platform, told)
         kept = check_images(platform, told, kept)
         check_files(platform, told)
+
+
+def test_setup_is_whole_or_told_whenever_the_server_is_killed(
+    make_platform: Callable[..., Platform], render: Render
+) -> None:
+    """And the image is always that of one setup: this one's if it says so, else the one before."""
+    number = seed()
+    print(f"FAULT_SEED={number}")
+    chance = random.Random(number)
+    platform = make_platform()
+    project = render(platform)
+    fill = f'for i in $(seq 1 {FILES}); do cp "$1" /opt/venv/many/$i; done'
+    again = f'set -- "${{0%/*}}/round.txt"; mkdir -p /opt/venv/many; {fill}'
+    project.write("requirements/install.sh", f'[ "${{1:-}}" = check ] || {{ {again}; }}\n')
+    project.write("requirements/round.txt", "0")
+    began = time.monotonic()
+    project.make("setup")
+    takes = time.monotonic() - began
+    before = 0
+    for round in range(1, ROUNDS + 1):
+        project.write("requirements/round.txt", str(round))
+        moment = chance.uniform(0.0, takes)
+        with project.start("setup") as setup:
+            time.sleep(moment)
+            platform.kill()
+            said = setup.wait(code=None)
+        print(f"round {round}: killed after {moment:.3f} of {takes:.3f} s")
+
+        platform.up()
+
+        assert not [job for job in platform.jobs() if job.is_active]
+        assert project.stamp.exists() is (said.code == 0)
+        if said.code:
+            assert_told(said)
+        made = [each for each in (before, round) if is_image(project, each)]
+        assert len(made) == 1, f"the image is of neither setup\n{said}"
+        assert made == [round] or said.code, f"not what setup said\n{said}"
+        before = made[0]
+        left = [path.name for path in (platform.state / "engine" / "layers").iterdir()]
+        assert len(left) == 1, f"a trace of a save: {left}"
+    project.make("setup")
+    assert is_image(project, ROUNDS)
+
+
+def is_image(project: Project, round: int) -> bool:
+    """Whether each file in the project's image is that setup's."""
+    count = f"grep -lx {round} /opt/venv/many/* | wc -l"
+    host = project.platform.url.removeprefix("http://")
+    job = project.platform.start_job(
+        f"sh -c 'sleep 0.5; test $({count}) = {FILES}'", image=f"{host}/user/{project.slug}:latest"
+    )
+    wait_until(lambda: not project.platform.job(job.id).is_active, "the image was looked at")
+    return project.platform.job(job.id).exit_code == 0
 
 
 def check_jobs(platform: Platform, told: Told) -> None:
