@@ -20,6 +20,7 @@ from typing import IO, Callable, Iterator, List
 import bridge
 from bridge import Bridge
 from calling import PATH, CommandFailed, attempt, call
+from locking import locked
 
 from neuro_local.engines import dockerclient
 from neuro_local.errors import EngineUnavailable
@@ -172,14 +173,6 @@ class Dockerd:
         """Return those of this engine itself; not its containerd, which goes with it."""
         ours = f"--host={self.host}".encode()
         return [pid for pid in _pids() if ours in _words(pid)]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process holds this file."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _is_alone(users: IO[str]) -> bool:

@@ -16,7 +16,8 @@ from typing import Optional
 import recipes
 from baking import TEMPLATE
 from calling import PATH, CommandFailed, call
-from dockerd import cache, locked
+from dockerd import cache
+from locking import locked
 from machine import impossible, untimed
 from recipes import Debian, Recipe
 

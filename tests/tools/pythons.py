@@ -10,6 +10,7 @@ import sys
 from typing import Dict, List
 
 OLDEST = (3, 9)
+RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def pythons() -> Dict[str, str]:

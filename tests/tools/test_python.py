@@ -1,10 +1,10 @@
-"""The hooks, and a local training, on every Python of this machine from 3.9 on."""
+"""The hooks, and a local training, on every Python of this machine from 3.9 on, with nothing but
+its own library. The whole unit suite on each is in tests/slow."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Dict
 
@@ -12,7 +12,7 @@ import pytest
 from baking import TEMPLATE, Project, plant_recorder
 from jinja2 import Environment
 
-from .pythons import pythons
+from .pythons import RUNNING, pythons
 
 PYTHONS = pythons()
 
@@ -47,7 +47,7 @@ def run_hook(
 
 
 def test_the_running_python_is_tried() -> None:
-    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in PYTHONS
+    assert RUNNING in PYTHONS
 
 
 def test_good_answers_are_accepted(python: str, tmp_path: Path) -> None:
