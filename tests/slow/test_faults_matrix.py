@@ -1,7 +1,7 @@
 """Every operation, every fault, both clients, at random places; and a tree of files through ten
 interruptions.
 
-FAULT_ROUNDS (1) is how many faults each operation meets with each client, of six kinds in turn;
+FAULT_ROUNDS (6) is how many faults each operation meets with each client, of six kinds in turn;
 FAULT_INTERRUPTIONS (10) how many interruptions the tree meets in the middle of a transfer;
 FAULT_SEED makes a run's choices again.
 """
@@ -26,7 +26,7 @@ from faults.proxy import Fault
 
 pytest_plugins = ["faults.conftest"]
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "6"))
 INTERRUPTIONS = int(os.environ.get("FAULT_INTERRUPTIONS", "10"))
 KINDS = sorted(FAULTS)
 
