@@ -15,7 +15,7 @@ from typing import List
 from bench import by_turns, instance, tell  # first: it finds the tests' tools
 from e2e.platform import Platform
 
-from neuro_local.engines.bwrap import locate
+from neuro_local.engines.sandbox.bwrap import locate
 
 TICK = os.sysconf("SC_CLK_TCK")
 

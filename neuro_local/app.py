@@ -18,10 +18,11 @@ from .api.routes import all_routes, is_public
 from .api.upstream import Upstream
 from .api.viewers import Viewers
 from .config import AUTO, DOCKER, HOST, Settings
-from .engines import dockerclient, dockerleft
 from .engines.base import Engine
-from .engines.docker import DockerEngine
-from .engines.sandbox import SandboxEngine
+from .engines.docker.client import connect
+from .engines.docker.engine import DockerEngine
+from .engines.docker.leftovers import Traces, clear_all
+from .engines.sandbox.engine import SandboxEngine
 from .errors import EngineUnavailable
 from .ingress import Ingress
 from .models import Identity
@@ -39,7 +40,7 @@ async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
     if settings.engine == DOCKER or settings.engine == AUTO and await _docker_answers():
         return DockerEngine(
             instance=instance.identity(settings),
-            traces=dockerleft.Traces(settings.traces_file),
+            traces=Traces(settings.traces_file),
             registry=f"{HOST}:{port}" if shutil.which(PROGRAM) else None,
             password=token,
             environ=os.environ,
@@ -50,14 +51,14 @@ async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
 async def clear(settings: Settings) -> None:
     """Let go of what servers that were killed left in their engines; one that does not answer is
     asked again next time. Sandboxes end with their server."""
-    traces = dockerleft.Traces(settings.traces_file)
+    traces = Traces(settings.traces_file)
     if traces.sockets:
-        await dockerleft.clear_all(traces, instance.identity(settings))
+        await clear_all(traces, instance.identity(settings))
 
 
 async def _docker_answers() -> bool:
     try:
-        client = await dockerclient.connect(os.environ)
+        client = await connect(os.environ)
     except EngineUnavailable:
         return False
     await client.close()

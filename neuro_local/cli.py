@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional
 
 from . import __version__, config, daemon, instance
 from .config import Settings
-from .engines.catalogue import CATALOGUE
+from .engines.sandbox.catalogue import CATALOGUE
 from .errors import NeuroLocalError, UsageError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -22,7 +22,7 @@ from bridge import Bridge
 from calling import PATH, CommandFailed, attempt, call
 from locking import locked
 
-from neuro_local.engines import dockerclient
+from neuro_local.engines.docker.client import find
 from neuro_local.errors import EngineUnavailable
 
 # How long it may take to answer, and to go. Seconds.
@@ -55,7 +55,7 @@ def used(keep: Callable[[str], bool]) -> Iterator[str]:
             yield host
     else:
         try:
-            yield f"unix://{dockerclient.find(os.environ)}"
+            yield f"unix://{find(os.environ)}"
         except EngineUnavailable as error:
             raise Unavailable(str(error)) from None
 

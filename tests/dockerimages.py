@@ -21,7 +21,7 @@ from locking import locked
 from machine import impossible, untimed
 from recipes import Debian, Recipe
 
-from neuro_local.engines import catalogue
+from neuro_local.engines.sandbox import catalogue
 
 LABEL = "neuro-local-tests"
 ROOT = f"{LABEL}/debian"

@@ -14,7 +14,7 @@ from typing import Dict, List, Mapping, Sequence
 
 from calling import CommandFailed, call
 
-from neuro_local.engines import catalogue
+from neuro_local.engines.sandbox import catalogue
 
 CONSTRAINTS = Path(__file__).with_name("project-constraints.txt")
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")

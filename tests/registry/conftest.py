@@ -18,7 +18,7 @@ from machine import impossible
 from neuro_local import instance
 from neuro_local.app import create_app
 from neuro_local.config import Settings
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 from neuro_local.registry import PROGRAM, RegistryServer
 

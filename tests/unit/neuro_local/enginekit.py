@@ -18,9 +18,9 @@ from machine import impossible
 
 from neuro_local import config
 from neuro_local.engines.base import STDERR, STDOUT, Engine, Process, Task, TaskSpec
-from neuro_local.engines.docker import DockerEngine
-from neuro_local.engines.dockerleft import Traces
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.docker.engine import DockerEngine
+from neuro_local.engines.docker.leftovers import Traces
+from neuro_local.engines.sandbox.engine import SandboxEngine
 from neuro_local.errors import EngineUnavailable
 
 DEADLINE = 30.0

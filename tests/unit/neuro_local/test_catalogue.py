@@ -14,10 +14,10 @@ import pytest
 from enginekit import executed, ran, ready, start
 
 from neuro_local import config
-from neuro_local.engines import catalogue
 from neuro_local.engines.base import Mount, Task
-from neuro_local.engines.catalogue import CATALOGUE, FILES, Entry
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox import catalogue
+from neuro_local.engines.sandbox.catalogue import CATALOGUE, FILES, Entry
+from neuro_local.engines.sandbox.engine import SandboxEngine
 
 README = Path(config.__file__).with_name("README.md")
 # How the projects' Makefile starts it: the command line of the real program.

@@ -20,8 +20,8 @@ from dockerimages import Images
 from enginekit import DEADLINE, Output, docker_engine_at, executed, ran, result, start
 
 from neuro_local.engines.base import Mount, Task, TaskSpec
-from neuro_local.engines.docker import DockerEngine
-from neuro_local.engines.dockerleft import Traces, clear_all
+from neuro_local.engines.docker.engine import DockerEngine
+from neuro_local.engines.docker.leftovers import Traces, clear_all
 from neuro_local.errors import EngineUnavailable, SaveFailed, StartFailed
 
 SERVER = (

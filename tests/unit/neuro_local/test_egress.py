@@ -10,7 +10,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Lis
 
 import pytest
 
-from neuro_local.engines.egress import Egress, is_reachable
+from neuro_local.engines.sandbox.egress import Egress, is_reachable
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Ask = Callable[[str], Coroutine[Any, Any, str]]

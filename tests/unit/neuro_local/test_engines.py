@@ -24,7 +24,7 @@ from enginekit import (
 )
 
 from neuro_local.engines.base import Engine, Mount, Size, Task
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 from neuro_local.errors import NotRunning, StartFailed
 
 LISTEN = (

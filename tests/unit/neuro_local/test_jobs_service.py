@@ -11,7 +11,7 @@ import pytest
 from enginekit import cache_with_base, eventually, ready, shared_cache
 
 from neuro_local.config import PRESETS
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 from neuro_local.errors import InvalidRequest, NotFound, NotRunning
 from neuro_local.models import Identity, Job, JobSpec, JobStatus, Volume
 from neuro_local.services.images import ImageService

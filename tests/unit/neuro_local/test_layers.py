@@ -15,12 +15,14 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 # speaks.
 HTTP = (
     *("api/", "app.py", "daemon.py", "ingress.py", "admission.py", "passing.py"),
-    "engines/dockerclient.py",
+    "engines/docker/client.py",
 )
 
 # What a group of modules must not import, and why.
 FORBIDDEN: Tuple[Tuple[str, Set[str], str], ...] = (
     ("engines/", {"api", "services", "app", "store", "joblog", "ingress"}, "engines only run jobs"),
+    ("engines/docker/", {"engines.sandbox"}, "engines know nothing of each other"),
+    ("engines/sandbox/", {"engines.docker"}, "engines know nothing of each other"),
     ("services/", {"api", "app", "ingress", "admission"}, "services decide, whoever asks"),
     ("services/", {"engines.sandbox", "engines.docker"}, "services know the interface only"),
     ("models", {"api", "services", "engines", "app", "store"}, "values depend on nothing"),

@@ -28,11 +28,11 @@ from enginekit import (
     start,
 )
 
-from neuro_local.engines import trash
 from neuro_local.engines.base import Mount
-from neuro_local.engines.layers import MAX_LAYERS
-from neuro_local.engines.sandbox import SandboxEngine
-from neuro_local.engines.sandboxtask import SandboxTask
+from neuro_local.engines.sandbox import trash
+from neuro_local.engines.sandbox.engine import SandboxEngine
+from neuro_local.engines.sandbox.layers import MAX_LAYERS
+from neuro_local.engines.sandbox.task import SandboxTask
 from neuro_local.errors import EngineUnavailable, SaveFailed, StartFailed
 
 LISTEN = (
@@ -42,7 +42,7 @@ LISTEN = (
 OWNER = """
 import asyncio, pathlib, sys
 from neuro_local.engines.base import TaskSpec
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 
 async def main(folder, cache):
     engine = SandboxEngine(folder / "state", cache=cache, environ={})

@@ -25,7 +25,7 @@ from enginekit import (
 )
 
 from neuro_local.engines.base import TaskSpec
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 from neuro_local.errors import StartFailed
 
 IMAGE = "filebrowser/filebrowser:v2"
@@ -34,7 +34,7 @@ HELP = TaskSpec("job-help", IMAGE, ["--help"])
 OWNER = """
 import asyncio, os, pathlib, sys
 from neuro_local.engines.base import TaskSpec
-from neuro_local.engines.sandbox import SandboxEngine
+from neuro_local.engines.sandbox.engine import SandboxEngine
 
 async def main(state, cache):
     engine = SandboxEngine(state, cache=cache, environ=os.environ)

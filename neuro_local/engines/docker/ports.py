@@ -12,7 +12,7 @@ import socket
 from contextlib import suppress
 from typing import Awaitable, Callable, Optional, Sequence, Set
 
-from .base import STDOUT, Process
+from ..base import STDOUT, Process
 
 BLOCK = 65536
 # An address that takes longer than this does not lead anywhere. Seconds.

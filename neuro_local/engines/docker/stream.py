@@ -15,7 +15,7 @@ from typing import Any, AsyncIterator, Mapping, Optional
 
 from aiodocker.exceptions import DockerError
 
-from .base import STDERR, STDOUT, Chunk
+from ..base import STDERR, STDOUT, Chunk
 
 HEADER = struct.Struct(">BxxxL")
 BLOCK = 65536

@@ -12,14 +12,13 @@ import secrets
 from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
-from ..errors import EngineUnavailable
-from . import dockerclient
-from .base import Engine, Task, TaskSpec, Tell, ignore
-from .dockerclient import FAILURES, said
-from .dockerimages import LABEL_INSTANCE, LABEL_JOB, Images
-from .dockerleft import Traces, clear
-from .dockerowner import Owner
-from .dockertask import DEFAULT_SIZE, DockerTask, terminal
+from ...errors import EngineUnavailable
+from ..base import Engine, Task, TaskSpec, Tell, ignore
+from .client import FAILURES, connect, said
+from .images import LABEL_INSTANCE, LABEL_JOB, Images
+from .leftovers import Traces, clear
+from .owner import Owner
+from .task import DEFAULT_SIZE, DockerTask, terminal
 
 
 class DockerEngine(Engine):
@@ -46,7 +45,7 @@ class DockerEngine(Engine):
         self._tasks: Set[DockerTask] = set()
 
     async def start(self) -> None:
-        self._client = await dockerclient.connect(self._environ)
+        self._client = await connect(self._environ)
         try:
             await clear(self._client, self.instance, self._traces)
         except FAILURES as error:

@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import IO, AsyncIterator
 
-from ..durable import move_whole
+from ...durable import move_whole
 from .trash import delete
 
 LOOK_AGAIN = 0.1  # seconds; a lock that is waited for in a thread could not be let go of

@@ -21,12 +21,12 @@ from typing import (
     Tuple,
 )
 
-from ..errors import NotRunning, StartFailed
-from .base import KILLED, Process, Size, Task, TaskSpec, Usage
+from ...errors import NotRunning, StartFailed
+from ..base import KILLED, Process, Size, Task, TaskSpec, Usage
 from .bwrap import PIP_CACHE, Sandbox
 from .channel import Channel
 from .egress import Egress
-from .processes import SandboxProcess
+from .process import SandboxProcess
 from .python import base_environment
 
 DEFAULT_COMMAND = ("/bin/sh",)  # what a plain image runs that is told nothing

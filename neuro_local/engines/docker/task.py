@@ -12,14 +12,14 @@ from typing import Any, AsyncIterator, Callable, Mapping, Optional, Sequence, Un
 from aiodocker.containers import DockerContainer
 from aiodocker.execs import Exec
 
-from ..errors import NotRunning, StartFailed
-from .base import KILLED, Process, Size, Task, Usage
-from .dockerclient import FAILURES, Client, said
-from .dockerconnect import Ports
-from .dockerimages import Images
-from .dockerowner import Owner
-from .dockerprocess import DockerProcess
-from .dockerstream import hijack
+from ...errors import NotRunning, StartFailed
+from ..base import KILLED, Process, Size, Task, Usage
+from .client import FAILURES, Client, said
+from .images import Images
+from .owner import Owner
+from .ports import Ports
+from .process import DockerProcess
+from .stream import hijack
 
 DEFAULT_SIZE = Size(80, 24)
 # How often a process that runs beside the main one is asked after, in seconds: at first, at last.

@@ -8,8 +8,8 @@ import os
 import socket
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from ..errors import NotRunning, StartFailed
-from .base import KILLED
+from ...errors import NotRunning, StartFailed
+from ..base import KILLED
 
 Answer = Tuple[Mapping[str, Any], List[int]]
 

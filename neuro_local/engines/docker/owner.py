@@ -10,7 +10,7 @@ import logging
 import os
 from typing import Any, Mapping
 
-from .dockerclient import FAILURES, Client, said
+from .client import FAILURES, Client, said
 
 # Of each folder all that belongs to root; links themselves, not what they lead to.
 _SCRIPT = 'owner=$1; shift; exec find "$@" -xdev -user 0 -exec chown -h "$owner" {} +'

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Iterable, List, Optional, Sequence
 
-from ..durable import move_whole, write_whole
-from ..errors import SaveFailed
+from ...durable import move_whole, write_whole
+from ...errors import SaveFailed
 from .python import is_below
 from .shared import Shared
 from .trash import Trash, delete

@@ -10,7 +10,7 @@ import struct
 import termios
 from typing import Any, AsyncIterator, Dict, List, Optional, Sequence
 
-from .base import STDERR, STDOUT, Chunk, Process, Size
+from ..base import STDERR, STDOUT, Chunk, Process, Size
 
 END_OF_FILE = b"\x04"  # what Ctrl-D sends
 BLOCK = 65536

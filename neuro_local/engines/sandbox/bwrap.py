@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Sequence
 
-from ..errors import EngineUnavailable
-from .base import Mount
+from ...errors import EngineUnavailable
+from ..base import Mount
 from .layers import Image, JobFolder, Layers, slot
 from .python import Python
 

@@ -14,9 +14,9 @@ import re
 from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
-from ..errors import EngineUnavailable, SaveFailed, StartFailed
-from .base import REGISTRY_USER, Tell
-from .dockerclient import FAILURES, Client, gone, is_gone, said, status
+from ...errors import EngineUnavailable, SaveFailed, StartFailed
+from ..base import REGISTRY_USER, Tell
+from .client import FAILURES, Client, gone, is_gone, said, status
 
 LABEL_INSTANCE = "neuro-local.instance"
 LABEL_JOB = "neuro-local.job"

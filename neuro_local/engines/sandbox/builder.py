@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Awaitable, Callable, Dict, Sequence, Tuple
 
-from ..errors import StartFailed
-from .base import TaskSpec
+from ...errors import StartFailed
+from ..base import TaskSpec
 from .layers import JobFolder, Layers
 from .recipes import Recipe
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional, Sequence, Tuple
 
-from .base import Mount
+from ..base import Mount
 from .catalogue import FILES, Entry
 from .python import VENV, Python
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Mapping, Sequence, Set, Tuple
 
-from ..errors import EngineUnavailable, StartFailed
+from ...errors import EngineUnavailable, StartFailed
+from ..base import Engine, Task, TaskSpec, Tell, ignore
 from . import catalogue, recipes
-from .base import Engine, Task, TaskSpec, Tell, ignore
 from .builder import Builder
 from .bwrap import Sandbox, locate
 from .layers import Image, JobFolder, Layers
 from .python import Python, is_below, passed_on_paths
-from .sandboxtask import SandboxTask
 from .shared import Shared
+from .task import SandboxTask
 
 
 class SandboxEngine(Engine):

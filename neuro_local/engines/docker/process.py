@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, AsyncIterator, Awaitable, Callable, List
 
-from .base import Chunk, Process, Size
-from .dockerstream import Stream
+from ..base import Chunk, Process, Size
+from .stream import Stream
 
 END_OF_FILE = b"\x04"  # what Ctrl-D sends
 

@@ -13,12 +13,11 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from aiodocker.containers import DockerContainer
 
-from ..durable import write_whole
-from ..errors import EngineUnavailable
-from . import dockerclient
-from .dockerclient import FAILURES, SCHEME, Client, said
-from .dockerimages import LABEL_INSTANCE
-from .dockerowner import Owner
+from ...durable import write_whole
+from ...errors import EngineUnavailable
+from .client import FAILURES, SCHEME, Client, connect, said
+from .images import LABEL_INSTANCE
+from .owner import Owner
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ async def clear_all(traces: Traces, instance: str) -> None:
     """
     for socket in traces.sockets:
         try:
-            client = await dockerclient.connect({"DOCKER_HOST": f"{SCHEME}{socket}"})
+            client = await connect({"DOCKER_HOST": f"{SCHEME}{socket}"})
         except EngineUnavailable as error:
             logger.warning("jobs of an earlier server may still run: %s", error)
             continue

@@ -21,7 +21,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
-from ..errors import EngineUnavailable
+from ...errors import EngineUnavailable
 
 # What a call may end with when the engine refuses, restarts or has gone.
 FAILURES = (DockerError, aiohttp.ClientError, OSError)

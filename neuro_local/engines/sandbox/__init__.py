@@ -1,0 +1,1 @@
+"""Jobs as bubblewrap sandboxes on this machine."""
