@@ -39,7 +39,7 @@ async def create_engine(settings: Settings, *, port: int, token: str) -> Engine:
     """Return the engine of the settings, not started: of `auto`, Docker if one answers."""
     if settings.engine == DOCKER or settings.engine == AUTO and await _docker_answers():
         return DockerEngine(
-            instance=instance.identity(settings),
+            instance=instance.instance_id(settings),
             traces=Traces(settings.traces_file),
             registry=f"{HOST}:{port}" if shutil.which(PROGRAM) else None,
             password=token,
@@ -53,7 +53,7 @@ async def clear(settings: Settings) -> None:
     asked again next time. Sandboxes end with their server."""
     traces = Traces(settings.traces_file)
     if traces.sockets:
-        await clear_all(traces, instance.identity(settings))
+        await clear_all(traces, instance.instance_id(settings))
 
 
 async def _docker_answers() -> bool:

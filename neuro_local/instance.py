@@ -53,7 +53,7 @@ def token(settings: Settings) -> str:
     return file.read_text()
 
 
-def identity(settings: Settings) -> str:
+def instance_id(settings: Settings) -> str:
     """Return the instance's own random name, made at first use: what marks, in an engine that it
     shares with others, what belongs to it."""
     file = settings.state / "instance"

@@ -15,12 +15,11 @@ from ..errors import InvalidRequest
 from ..models import Job
 from . import jobs
 from .keys import JOBS
-from .requests import parse_command
+from .requests import parse_command, parse_flag
 from .streams import (
     EXIT,
     channels,
     feed,
-    flag,
     framed,
     legacy_input,
     relay,
@@ -41,8 +40,8 @@ async def exec_(request: web.Request) -> web.WebSocketResponse:
     require_upgrade(request)
     wanted = channels(request)
     command = parse_command(request.query.get("cmd", ""))
-    process = await request.app[JOBS].exec(job.id, command, tty=flag(request, "tty"))
-    if not flag(request, "stdin"):
+    process = await request.app[JOBS].exec(job.id, command, tty=parse_flag(request.query, "tty"))
+    if not parse_flag(request.query, "stdin"):
         await process.close_stdin()
 
     async def receive(frame: bytes) -> bool:

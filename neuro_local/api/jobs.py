@@ -16,9 +16,10 @@ from .keys import IDENTITY, INGRESS, JOBS, SECRETS, STORAGE
 from .payloads import PRIVATE_JSON, job_payload
 from .requests import (
     asks_for,
+    parse_count,
     parse_filter,
+    parse_flag,
     parse_job,
-    parse_limit,
     parse_minutes,
     require_here,
 )
@@ -56,8 +57,8 @@ async def set_life_span(request: web.Request) -> web.Response:
 
 async def index(request: web.Request) -> web.StreamResponse:
     """List jobs while they are read: neither their number nor a slow client costs memory."""
-    newest_first = request.query.get("reverse", "").lower() in ("1", "true")
-    limit = parse_limit(request.query.get("limit"))
+    newest_first = parse_flag(request.query, "reverse")
+    limit = parse_count(request.query, "limit")
     jobs = itertools.islice(select(request, newest_first=newest_first), limit)
     items = (json.dumps(payload(request, job)) for job in jobs)
     if NDJSON in request.headers.get("Accept", ""):

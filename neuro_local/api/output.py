@@ -15,12 +15,11 @@ from ..joblog import as_bytes
 from ..models import Job
 from . import jobs
 from .keys import JOBS, VIEWERS
-from .requests import parse_moment
+from .requests import parse_flag, parse_moment
 from .streams import (
     Send,
     channels,
     feed,
-    flag,
     framed,
     legacy_input,
     size_of,
@@ -61,7 +60,7 @@ async def log_of(
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Give the pieces of a job's log that this client is to show."""
     service, viewers = request.app[JOBS], request.app[VIEWERS]
-    timestamps = flag(request, "timestamps")
+    timestamps = parse_flag(request.query, "timestamps")
     view = await viewers.open_log(job.id, running=not job.is_finished)
 
     async def pieces() -> AsyncIterator[bytes]:

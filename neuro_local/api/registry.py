@@ -21,10 +21,11 @@ from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
 
 from ..engines.base import REGISTRY_USER
-from ..errors import EngineUnavailable, NeuroLocalError, Unauthorized, Unsupported
+from ..errors import EngineUnavailable, InvalidRequest, NeuroLocalError, Unauthorized, Unsupported
 from ..services.images import ImageService
 from .keys import IDENTITY, IMAGES
 from .middleware import is_gone, refusal, status_of
+from .requests import parse_count
 from .upstream import Upstream
 
 ROOT = "/v2/"
@@ -232,15 +233,13 @@ def _page(request: web.Request, items: Sequence[str]) -> Tuple[Sequence[str], Di
 
     Raises RegistryRefusal.
     """
-    last, size = request.query.get("last", ""), request.query.get("n")
+    last = request.query.get("last", "")
     rest = [item for item in sorted(items) if item > last]
-    if size is None:
-        return rest, {}
-    # More digits than a listing could ever have; Python refuses to convert thousands of them.
-    if not re.fullmatch("0*[1-9][0-9]{0,17}", size):
-        text = f"n {size!r} is not a number above 0"
-        raise RegistryRefusal(400, "PAGINATION_NUMBER_INVALID", text)
-    page = rest[: int(size)]
+    try:
+        size = parse_count(request.query, "n")
+    except InvalidRequest as error:
+        raise RegistryRefusal(400, "PAGINATION_NUMBER_INVALID", str(error)) from None
+    page = rest[:size]
     if len(page) == len(rest):
         return page, {}
     query = urlencode({"last": page[-1], "n": size})

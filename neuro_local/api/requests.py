@@ -107,14 +107,21 @@ def parse_filter(query: Mapping[str, Any]) -> JobFilter:
     )
 
 
-def parse_limit(text: Optional[str]) -> Optional[int]:
-    """Return how many jobs to list at most. Raises InvalidRequest."""
+def parse_count(query: Mapping[str, str], name: str) -> Optional[int]:
+    """Return the number of items that a list is asked for at most, None for all. Raises
+    InvalidRequest."""
+    text = query.get(name)
     if text is None:
         return None
     # More digits than a listing could ever have; Python refuses to convert thousands of them.
     if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
-        raise InvalidRequest(f"limit {text!r} is not a number above 0")
+        raise InvalidRequest(f"{name} {text!r} is not a number above 0")
     return int(text)
+
+
+def parse_flag(query: Mapping[str, str], name: str) -> bool:
+    """Return whether a query has that option on; whatever is no yes is a no."""
+    return query.get(name, "").lower() in ("1", "true")
 
 
 def parse_port(text: str) -> int:

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..engines.base import STDERR, STDOUT, Chunk, Process, Size
 from ..errors import InvalidRequest, NeuroLocalError
+from .requests import parse_flag
 
 # What the newer client asks for when it attaches.
 PROTOCOLS = ("v2.channels.neu.ro",)
@@ -190,8 +191,10 @@ async def until_gone(request: web.Request) -> AsyncIterator[None]:
 def channels(request: web.Request) -> FrozenSet[int]:
     """Return the channels of output that the newer client asks for. Raises InvalidRequest."""
     streams = {"stdout": STDOUT, "stderr": STDERR}
-    wanted = frozenset(number for name, number in streams.items() if flag(request, name))
-    if flag(request, "tty") and len(wanted) > 1:
+    wanted = frozenset(
+        number for name, number in streams.items() if parse_flag(request.query, name)
+    )
+    if parse_flag(request.query, "tty") and len(wanted) > 1:
         raise InvalidRequest("a terminal has one output: stdout and stderr exclude each other")
     return wanted
 
@@ -236,10 +239,6 @@ def legacy_input(process: Optional[Process], *, detachable: bool = True) -> Rece
         return True
 
     return receive
-
-
-def flag(request: web.Request, name: str) -> bool:
-    return request.query.get(name, "").lower() in ("1", "true")
 
 
 def size_of(request: web.Request) -> Size:

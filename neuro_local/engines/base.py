@@ -9,10 +9,11 @@ loop and never block it.
 from __future__ import annotations
 
 import abc
+import asyncio
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import AsyncIterator, Callable, Mapping, Optional, Sequence
+from typing import Any, AsyncIterator, Callable, Coroutine, Mapping, Optional, Sequence
 
 from ..errors import Unsupported
 
@@ -170,6 +171,18 @@ Tell = Callable[[str], None]
 
 def ignore(sentence: str) -> None:
     """For a caller who wants to be told nothing."""
+
+
+async def start_whole(task: Task, start: Coroutine[Any, Any, None]) -> None:
+    """Wait for the start of a task. One that is cancelled goes on to its end, and the task is then
+    removed: a start is short, and easier taken down when it has ended than in the middle."""
+    starting = asyncio.create_task(start)
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting})
+        await task.remove()
+        raise
 
 
 class Engine(abc.ABC):

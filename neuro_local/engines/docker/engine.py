@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
 from ...errors import EngineUnavailable
-from ..base import Engine, Task, TaskSpec, Tell, ignore
+from ..base import Engine, Task, TaskSpec, Tell, ignore, start_whole
 from .client import FAILURES, connect, said
 from .images import LABEL_INSTANCE, LABEL_JOB, Images
 from .leftovers import Traces, clear
@@ -73,14 +73,7 @@ class DockerEngine(Engine):
         )
         self._tasks.add(task)
         # Of a job that is started but once; a name helps who looks at `docker ps`.
-        starting = asyncio.create_task(self._start(task, f"{spec.job_id}-{secrets.token_hex(2)}"))
-        try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # It is short: easier taken down when it has ended than in the middle.
-            await asyncio.wait({starting})
-            await task.remove()
-            raise
+        await start_whole(task, self._start(task, f"{spec.job_id}-{secrets.token_hex(2)}"))
         return task
 
     async def images(self) -> Sequence[str]:

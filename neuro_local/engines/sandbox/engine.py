@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Mapping, Sequence, Set, Tuple
 
 from ...errors import EngineUnavailable, StartFailed
-from ..base import Engine, Task, TaskSpec, Tell, ignore
+from ..base import Engine, Task, TaskSpec, Tell, ignore, start_whole
 from . import catalogue, recipes
 from .builder import Builder
 from .bwrap import Sandbox, locate
@@ -124,14 +124,7 @@ class SandboxEngine(Engine):
         )
         task = SandboxTask(sandbox, spec, keep=self._keep, forget=self._forget)
         self._tasks.add(task)  # from here on its layers stay
-        starting = asyncio.create_task(self._start(task, spec))
-        try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # It is short: easier taken down when it has ended than in the middle.
-            await asyncio.wait({starting})
-            await task.remove()
-            raise
+        await start_whole(task, self._start(task, spec))
         return task
 
     async def _start(self, task: SandboxTask, spec: TaskSpec) -> None:
