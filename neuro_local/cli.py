@@ -102,6 +102,9 @@ COMMANDS: List[Callable[[Settings, argparse.Namespace], int]] = [
 
 
 def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command line (the process's own without `argv`) and return its exit code; errors that
+    users can do something about become a sentence on standard error. Raises SystemExit for help and
+    for what does not parse."""
     args = _parser().parse_args(argv)
     try:
         result: int = args.run(config.load(args.state_dir, os.environ, args.engine), args)

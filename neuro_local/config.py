@@ -37,22 +37,29 @@ class Settings:
 
     @property
     def port_file(self) -> Path:
+        """The port of the last run, which clients remember: it is taken again if it is free."""
         return self.state / "port"
 
     @property
     def lock_file(self) -> Path:
+        """Locked by the server for as long as it lives; holds its process id and its engine's
+        name."""
         return self.state / "lock"
 
     @property
     def traces_file(self) -> Path:
+        """The Docker engines that may hold containers of this instance
+        (engines/docker/leftovers.py)."""
         return self.state / "containers"
 
     @property
     def log_file(self) -> Path:
+        """The server's own log; jobs have theirs elsewhere."""
         return self.state / "server.log"
 
     @property
     def client_config(self) -> Path:
+        """Holds a configuration folder for each client; deleted when another port is chosen."""
         return self.state / "client"
 
     @property

@@ -61,6 +61,8 @@ class Page:
 
 
 class Ingress:
+    """Keeps a port open for each job with a web page, from before it runs until it has ended."""
+
     def __init__(self) -> None:
         self._pages: Dict[str, Page] = {}
 
@@ -116,6 +118,8 @@ class Proxy:
         self._session = session
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer as Admission says, else as the job does, WebSockets included. 400 for a request
+        that names no path; 502, with a page that tries again, while the job does not answer."""
         answer = self._admission.answer(request)
         if answer is not None:
             return answer

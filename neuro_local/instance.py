@@ -79,6 +79,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def stored_port(settings: Settings) -> Optional[int]:
+    """Return the port that the instance had last, None if none is known."""
     try:
         return int(settings.port_file.read_text())
     except (FileNotFoundError, ValueError):
@@ -86,6 +87,7 @@ def stored_port(settings: Settings) -> Optional[int]:
 
 
 def api_url(settings: Settings) -> str:
+    """Return the API's address, at the port that the instance had last; there must be one."""
     return f"http://{HOST}:{stored_port(settings)}/api/v1"
 
 

@@ -24,6 +24,8 @@ _HEADER = struct.Struct(">dBI")
 
 @dataclass(frozen=True)
 class Record:
+    """A piece of output: `time` is in seconds since the epoch, `channel` is STDOUT or STDERR."""
+
     time: float
     channel: int
     data: bytes

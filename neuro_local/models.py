@@ -10,10 +10,13 @@ from typing import FrozenSet, Mapping, Optional, Tuple
 
 
 def now() -> datetime:
+    """Return the present moment, in UTC and marked so."""
     return datetime.now(timezone.utc)
 
 
 class JobStatus(str, Enum):
+    """The platform's statuses of a job, spelled as clients read and send them."""
+
     PENDING = "pending"
     SUSPENDED = "suspended"  # clients ask for such jobs; there are none on one machine
     RUNNING = "running"
@@ -23,6 +26,7 @@ class JobStatus(str, Enum):
 
     @property
     def is_finished(self) -> bool:
+        """Whether a job in it has ended, and will have no other."""
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -58,6 +62,7 @@ class Identity:
 
     @property
     def project(self) -> str:
+        """The name of the project, which is the user's."""
         # The older client knows users, the newer one projects: with one name for both,
         # each sees the other's storage, jobs and images.
         return self.user
@@ -141,6 +146,7 @@ class Job:
 
     @property
     def last(self) -> Transition:
+        """The latest transition: what the job's status is, since when and why."""
         return self.transitions[-1]
 
     @property
@@ -165,9 +171,11 @@ class Job:
 
     @property
     def finished_at(self) -> Optional[datetime]:
+        """When it ended, None as long as it has not."""
         return self.last.at if self.is_finished else None
 
     def run_time_seconds(self) -> float:
+        """Return for how long it ran, or has run until now; 0 for one that never did."""
         if self.started_at is None:
             return 0.0
         return ((self.finished_at or now()) - self.started_at).total_seconds()
@@ -185,6 +193,7 @@ class Job:
         )
 
     def moved(self, transition: Transition) -> Job:
+        """Return it with one more transition."""
         return dataclasses.replace(self, transitions=self.transitions + (transition,))
 
 
@@ -200,6 +209,8 @@ class JobFilter:
     until: Optional[datetime] = None
 
     def matches(self, job: Job) -> bool:
+        """Whether a job is to be listed; `since` and `until` include a job created at that
+        moment."""
         return (
             (not self.statuses or job.status in self.statuses)
             and (not self.owners or job.owner in self.owners)

@@ -77,6 +77,7 @@ class JobStore:
             logger.error("the record of %s waits in memory: %s", job.id, error)
 
     def get(self, id: str) -> Optional[Job]:
+        """Return the job of that id, None without one."""
         if id in self._unwritten:
             return self._unwritten[id]
         row = self._db.execute("SELECT record FROM jobs WHERE id = ?", (id,)).fetchone()
@@ -111,6 +112,8 @@ class JobStore:
                 yield job
 
     def close(self) -> None:
+        """Close the file. Records that wait for room are written first, or lost, which the log
+        says."""
         try:
             self._write()
         except sqlite3.OperationalError as error:

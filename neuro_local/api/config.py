@@ -27,12 +27,15 @@ FORM = "application/x-www-form-urlencoded"
 
 
 async def get_config(request: web.Request) -> web.Response:
+    """`GET /api/v1/config`: 200 with what a client learns at login, without a token only where to
+    log in. A wrong token is refused with 401."""
     authorized = request.get(AUTHORIZED, False)
     payload = config_payload(request.app[IDENTITY], request.app[BASE_URL], authorized=authorized)
     return web.json_response(payload)
 
 
 async def get_capacity(request: web.Request) -> web.Response:
+    """`GET /monitoring/jobs/capacity`: 200 with how many jobs of each preset may run at once."""
     return web.json_response({preset.name: CAPACITY for preset in PRESETS})
 
 
@@ -49,11 +52,16 @@ async def read_form(request: web.Request) -> Dict[str, str]:
 
 
 async def ask_for_token(request: web.Request) -> web.Response:
+    """`GET /oauth/authorize`: 200 with the page that asks for the token; its form comes back to
+    `authorize`."""
     message = "Paste the token of this platform. It is in the file that `neuro-local up` names."
     return web.Response(text=oauth.page(message), content_type="text/html")
 
 
 async def authorize(request: web.Request) -> web.Response:
+    """`POST /oauth/authorize`: 303 to the query's `redirect_uri` with a code, for the right token
+    in the form. 403 with the page again for a wrong one, 400 for a query that no client of ours
+    sends."""
     form = await read_form(request)
     callbacks = {*oauth.CALLBACKS, request.app[BASE_URL] + oauth.SHOW_CODE}
     code = request.app[LOGINS].authorize(request.query, form.get("token", ""), callbacks)
@@ -65,6 +73,8 @@ async def authorize(request: web.Request) -> web.Response:
 
 
 async def exchange(request: web.Request) -> web.Response:
+    """`POST /oauth/token`: 200 with the token, for the form's code or refresh token. 400 for a code
+    that has expired, and for what was never granted."""
     payload = request.app[LOGINS].redeem(await read_form(request))
     return web.json_response(payload, content_type=PRIVATE_JSON)
 
@@ -80,10 +90,13 @@ async def show_code(request: web.Request) -> web.Response:
 
 
 async def say_done(request: web.Request) -> web.Response:
+    """`GET /oauth/success` and `GET /oauth/logout`: 200 with a line of text. Neither changes
+    anything."""
     return web.Response(text="Done. You can close this page.\n")
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of configuration and login."""
     return [
         web.get("/api/v1/config", get_config),
         web.get("/monitoring/jobs/capacity", get_capacity),

@@ -36,6 +36,9 @@ LET_GO = 1.0
 
 
 async def exec_(request: web.Request) -> web.WebSocketResponse:
+    """`GET /monitoring/jobs/{job}/exec`: a WebSocket with a new process in the job, whose last
+    frame tells the exit code. Without `stdin` in the query its input ends at once. 404 for a job
+    that does not run, 400 for an unknown one, without a command and without a WebSocket."""
     job = jobs.find(request)
     require_upgrade(request)
     wanted = channels(request)
@@ -82,6 +85,7 @@ class LegacyExec:
 
     @property
     def running(self) -> bool:
+        """Whether the client is told that it runs: from its creation until `end` has returned."""
         return self.exit_code is None
 
     async def end(self) -> None:
@@ -93,6 +97,7 @@ class LegacyExec:
         self.exit_code = code
 
     def payload(self) -> Dict[str, object]:
+        """Return it as the older client inspects it; its exit code is 0 for as long as it runs."""
         return {
             "id": self.id,
             "running": self.running,
@@ -118,6 +123,9 @@ def forget_ended(request: web.Request) -> None:
 
 
 async def legacy_exec_create(request: web.Request) -> web.Response:
+    """`POST /monitoring/jobs/{job}/exec_create`: 200 with the id of an exec of the body's
+    `command`, still to be started. 400 without one, and for a job that is unknown or does not
+    run."""
     body = await jobs.read_json(request)
     if not isinstance(body, dict) or "command" not in body:
         raise InvalidRequest("the exec needs a command")
@@ -132,6 +140,9 @@ async def legacy_exec_create(request: web.Request) -> web.Response:
 
 
 async def legacy_exec_start(request: web.Request) -> web.WebSocketResponse:
+    """`GET /monitoring/jobs/{job}/{exec}/exec_start`: a WebSocket with the exec's process. 400 for
+    an exec that is unknown or was started before, for a job that does not run, and without a
+    WebSocket."""
     started = find_exec(request)
     jobs.find_running(request)
     require_upgrade(request)
@@ -150,6 +161,8 @@ async def legacy_exec_start(request: web.Request) -> web.WebSocketResponse:
 
 
 async def legacy_exec_inspect(request: web.Request) -> web.Response:
+    """`GET /monitoring/jobs/{job}/{exec}/exec_inspect`: 200 with the exec's `payload`; 400 for an
+    unknown one."""
     found = find_exec(request)
     if found.process is not None:
         found.inspected.set()
@@ -157,6 +170,9 @@ async def legacy_exec_inspect(request: web.Request) -> web.Response:
 
 
 async def legacy_exec_resize(request: web.Request) -> web.Response:
+    """`POST /monitoring/jobs/{job}/{exec}/exec_resize`: set the terminal's size to `w` and `h` of
+    the query, in character cells; 200, also before the start, when it does nothing. 400 for an
+    unknown exec and for what is no size."""
     process = find_exec(request).process
     if process is not None:
         await process.resize(size_of(request))
@@ -164,6 +180,7 @@ async def legacy_exec_resize(request: web.Request) -> web.Response:
 
 
 def find_exec(request: web.Request) -> LegacyExec:
+    """Return the exec that the path names. Raises InvalidRequest, also for an unknown job."""
     key = jobs.find(request).id, request.match_info["exec"]
     found = request.app[EXECS].get(key)
     if found is None:
@@ -172,6 +189,7 @@ def find_exec(request: web.Request) -> LegacyExec:
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of exec, for both clients."""
     job = "/monitoring/jobs/{job}"
     return [
         web.get(f"{job}/exec", exec_),

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 async def port_forward(request: web.Request) -> web.WebSocketResponse:
+    """`GET /monitoring/jobs/{job}/port_forward/{port}`: a WebSocket whose frames are the bytes of a
+    new connection to the job's port. 404 for a job that does not run, 400 for an unknown one, when
+    nothing listens there, and without a WebSocket."""
     job = jobs.find(request)
     require_upgrade(request)
     port = parse_port(request.match_info["port"])
@@ -79,11 +82,14 @@ async def save_failure(request: web.Request, job_id: str, image: str) -> Optiona
 
 
 async def kill(request: web.Request) -> web.Response:
+    """`POST /monitoring/jobs/{job}/kill`: kill the job's processes, so that it ends as one that
+    failed; 204 once they are gone. 404 for a job that does not run, 400 for an unknown one."""
     await request.app[JOBS].kill(jobs.find(request).id)
     return web.Response(status=204)
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes into a running job."""
     job = "/monitoring/jobs/{job}"
     return [
         web.get(f"{job}/port_forward/{{port}}", port_forward),

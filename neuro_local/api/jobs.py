@@ -32,6 +32,8 @@ PAGE = 50
 
 
 async def create(request: web.Request) -> web.Response:
+    """`POST /api/v1/jobs`: 202 with the new job, which is still pending. 400 for a request that
+    breaks a rule or a name that is taken, 501 for what only the real platform does."""
     body = await read_json(request)
     spec = parse_job(body, request.app[STORAGE].uri_to_path, request.app[SECRETS].uri_to_key)
     require_here(body, request.app[IDENTITY])
@@ -40,15 +42,21 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
+    """`GET /api/v1/jobs/{job}`: 200 with the job of that id, or the newest one of that name; 400
+    for an unknown one."""
     return web.json_response(payload(request, find(request)), content_type=PRIVATE_JSON)
 
 
 async def kill(request: web.Request) -> web.Response:
+    """`DELETE /api/v1/jobs/{job}`: end the job; 204, also when it has ended already. 400 for an
+    unknown one."""
     await request.app[JOBS].cancel(find(request).id)
     return web.Response(status=204)
 
 
 async def set_life_span(request: web.Request) -> web.Response:
+    """`PUT /api/v1/jobs/{job}/max_run_time_minutes`: give the job another life span, or a longer
+    one by so many minutes; 204. 400 for an unknown job and for no valid life span."""
     body = await read_json(request)
     job = find(request)  # not before: others may have changed it while the body came
     request.app[JOBS].set_life_span(job.id, parse_minutes(body, job))
@@ -83,6 +91,7 @@ async def _streamed(request: web.Request, kind: str, pieces: Iterator[str]) -> w
 
 
 async def tags(request: web.Request) -> web.Response:
+    """`GET /api/v1/tags`: 200 with the tags of the jobs that the query asks for, sorted."""
     found: Set[str] = set()
     for number, job in enumerate(select(request)):
         found.update(job.spec.tags)
@@ -117,6 +126,7 @@ def find_running(request: web.Request) -> Task:
 
 
 def payload(request: web.Request, job: Job) -> Any:
+    """Return the job as clients read it. The address of its web page may hold a ticket."""
     return job_payload(job, request.app[IDENTITY], request.app[INGRESS].url(job))
 
 
@@ -132,6 +142,7 @@ async def read_json(request: web.Request) -> Any:
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of jobs and their tags."""
     return [
         web.post("/api/v1/jobs", create),
         web.get("/api/v1/jobs", index),

@@ -79,6 +79,7 @@ def refusal(status: int, text: str, **more: object) -> web.Response:
 
 
 def status_of(error: NeuroLocalError) -> int:
+    """Return the HTTP status for an error, that of its nearest class in STATUS; 500 without one."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]

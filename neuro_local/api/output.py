@@ -79,6 +79,9 @@ async def log_of(
 
 
 async def attach(request: web.Request) -> web.WebSocketResponse:
+    """`GET /monitoring/jobs/{job}/attach`: a WebSocket with the main process's streams; one that
+    asks for no output, the newer client's probe, stays open until the job has ended. 404 for a job
+    that does not run, 400 for an unknown one. Without `tty` in the query it is `legacy_attach`."""
     if "tty" not in request.query:
         return await legacy_attach(request)
     job = jobs.find(request)
@@ -120,6 +123,8 @@ async def legacy_attach(request: web.Request) -> web.WebSocketResponse:
 
 
 async def show_output(request: web.Request, job: Job, view: AttachView, send: Send) -> None:
+    """Send a job's output until its log is closed: all of it, or from now on, as `view` says. With
+    a partner only what comes after that one has left."""
     if view.partner is not None:
         # It may be another client's after all, and leave before the job ends: then go on here.
         await view.partner.done.wait()
@@ -130,11 +135,15 @@ async def show_output(request: web.Request, job: Job, view: AttachView, send: Se
 
 
 async def legacy_resize(request: web.Request) -> web.Response:
+    """`POST /monitoring/jobs/{job}/resize`: set the size of the main process's terminal to `w` and
+    `h` of the query, in character cells; 200. 400 for a job that is unknown or does not run, and
+    for what is no size."""
     await jobs.find_running(request).main.resize(size_of(request))
     return web.Response()
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of logs and attaching."""
     job = "/monitoring/jobs/{job}"
     return [
         web.get(f"{job}/log_ws", log),

@@ -56,9 +56,13 @@ class RegistryRefusal(NeuroLocalError):
 class Shelf(Protocol):
     """Where images are listed from."""
 
-    async def repositories(self) -> Sequence[str]: ...
+    async def repositories(self) -> Sequence[str]:
+        """Return the names of all repositories that hold a tag. Raises EngineUnavailable, OSError
+        or aiohttp.ClientError when what keeps them does not answer."""
 
-    async def tags(self, repository: str) -> Sequence[str]: ...
+    async def tags(self, repository: str) -> Sequence[str]:
+        """Return the tags of a repository, none for an unknown one. Raises as `repositories`
+        does."""
 
 
 class SavedImages:
@@ -138,6 +142,8 @@ async def get_catalogue(request: web.Request) -> web.Response:
 
 
 async def get_tags(request: web.Request) -> web.Response:
+    """`GET /v2/{name:.+}/tags/list`: 200 with a page of the image's tags; 404 (NAME_UNKNOWN) for an
+    unknown image, 400 for a page size that is no number above 0."""
     name = request.match_info["name"]
     known = await _shelf(request).tags(name.removeprefix(f"{request.app[IDENTITY].org}/"))
     if not known:
@@ -211,6 +217,7 @@ def _handle(repository: str, tag: str) -> str:
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of the registry; the last one takes what no other of them does."""
     return [
         web.get("/v2", hello),
         web.get(ROOT, hello),

@@ -11,6 +11,7 @@ from . import config, execs, inside, jobs, output, registry, secrets, storage, t
 
 
 def all_routes() -> List[web.RouteDef]:
+    """Return all routes of the server; the last one takes what no other does."""
     return [
         *config.routes(),
         *jobs.routes(),
@@ -32,4 +33,5 @@ def is_public(request: web.Request) -> bool:
 
 
 async def unsupported(request: web.Request) -> web.Response:
+    r"""`* /{path:[\s\S]*}`, whatever no other route takes: always refused, with 501."""
     raise Unsupported(f"neuro-local does not have {request.method} {request.path}")

@@ -21,6 +21,8 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def add(request: web.Request) -> web.Response:
+    """`POST /secrets`: keep a secret, in place of an older one of that key; 201 with the key. 400
+    for what is no valid key or value, and for another project."""
     body = await read_json(request)
     key, value = parse_secret(body)
     require_here(body, request.app[IDENTITY])
@@ -29,6 +31,7 @@ async def add(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
+    """`GET /secrets/{key}`: 200 with the key and its value in base64; 404 for an unknown key."""
     key = _key(request)
     value = base64.b64encode(request.app[SECRETS].get(key)).decode()
     payload = {**secret_payload(key, request.app[IDENTITY]), "value": value}
@@ -36,6 +39,7 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def remove(request: web.Request) -> web.Response:
+    """`DELETE /secrets/{key}`: forget the secret; 204. 404 for an unknown key."""
     request.app[SECRETS].remove(_key(request))
     return web.Response(status=204)
 
@@ -46,6 +50,7 @@ def _key(request: web.Request) -> str:
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the routes of secrets."""
     return [
         web.get("/secrets", index),
         web.post("/secrets", add),

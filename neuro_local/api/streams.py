@@ -125,6 +125,9 @@ class Inbox:
 
 
 async def read_frames(socket: web.WebSocketResponse, receive: Optional[Receive]) -> None:
+    """Hand the client's binary frames to `receive`, or drop them, until it has gone or `receive`
+    has returned False. What it sent last has LAST_INPUT seconds to be taken. Its errors are logged
+    rather than raised, those of a lost connection not even that."""
     inbox = Inbox()
     filling = asyncio.create_task(inbox.fill(socket))
     emptying = asyncio.create_task(inbox.empty(receive or ignore))
@@ -140,6 +143,7 @@ async def read_frames(socket: web.WebSocketResponse, receive: Optional[Receive])
 
 
 async def ignore(frame: bytes) -> bool:
+    """Take a client's frame and do nothing with it; more may follow."""
     return True
 
 
@@ -211,6 +215,7 @@ def framed(socket: web.WebSocketResponse, wanted: FrozenSet[int] = BOTH) -> Send
 
 
 async def relay(process: Process, send: Send) -> None:
+    """Send a process's output to its end."""
     async for chunk in process.output():
         await send(chunk)
 
@@ -242,6 +247,7 @@ def legacy_input(process: Optional[Process], *, detachable: bool = True) -> Rece
 
 
 def size_of(request: web.Request) -> Size:
+    """Return the terminal's size in the query's `w` and `h`. Raises InvalidRequest."""
     try:
         return _size(int(request.query["w"]), int(request.query["h"]))
     except (KeyError, ValueError):

@@ -35,4 +35,5 @@ async def top(request: web.Request) -> web.WebSocketResponse:
 
 
 def routes() -> List[web.RouteDef]:
+    """Return the route of what a job uses."""
     return [web.get("/monitoring/jobs/{job}/top", top)]

@@ -34,13 +34,16 @@ class LogView:
 
     @property
     def held(self) -> bool:
+        """Whether it still waits for its partner, and has shown nothing yet."""
         return not self.decided.is_set()
 
     def mute(self) -> None:
+        """Have it show nothing: another stream of the same client does, or has."""
         self.muted = self.paired = True
         self.decided.set()
 
     def show(self) -> None:
+        """Let it go on, and show the output unless it is muted."""
         self.decided.set()
 
 
@@ -55,6 +58,8 @@ class AttachView:
 
 
 class Viewers:
+    """The streams that clients have open on jobs' output, and which of them belong together."""
+
     def __init__(self) -> None:
         self._logs: Dict[str, List[LogView]] = {}
         self._waiting: Dict[str, AttachView] = {}
@@ -78,6 +83,8 @@ class Viewers:
         return view
 
     def close_log(self, job_id: str, view: LogView) -> None:
+        """Forget a log stream that has ended; an attach stream that left the output to it takes
+        over. Repeatable."""
         view.done.set()
         views = self._logs.get(job_id, [])
         if view in views:

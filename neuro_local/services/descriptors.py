@@ -16,11 +16,15 @@ _FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def make_folder(parent: int, name: str) -> None:
+    """Make a folder in the open folder `parent`, unless there is something of that name. Raises
+    OSError."""
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=parent)
 
 
 def step(folder: int, name: str) -> int:
+    """Open a folder in an open one and return its descriptor, for the caller to close. Raises
+    OSError; for a link NotADirectoryError, which says that links are not followed."""
     try:
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
     except OSError as error:

@@ -13,6 +13,7 @@ Pushed = Callable[[str], Awaitable[bool]]
 
 
 async def no_registry(name: str) -> bool:
+    """The `Pushed` of a platform without a registry: always False."""
     return False
 
 

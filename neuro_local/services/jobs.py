@@ -43,11 +43,11 @@ ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})
 class WebPages(Protocol):
     """Publishes the HTTP port of a job, which `connect` reaches once the job runs."""
 
-    async def publish(
-        self, job: Job, connect: Callable[[int], Awaitable[socket.socket]]
-    ) -> None: ...
+    async def publish(self, job: Job, connect: Callable[[int], Awaitable[socket.socket]]) -> None:
+        """Give the job's page an address, before it may answer. Raises OSError."""
 
-    async def withdraw(self, job_id: str) -> None: ...
+    async def withdraw(self, job_id: str) -> None:
+        """Take the page's address back, if it has one. Repeatable."""
 
 
 @dataclass
@@ -64,6 +64,9 @@ class Execution:
 
 
 class JobService:
+    """Starts jobs on the engine, follows each to its end, and keeps its record in `store` and its
+    output in the folder `logs`. `minute` is the length of a life span's minute in seconds."""
+
     def __init__(
         self,
         *,

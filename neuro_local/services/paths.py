@@ -20,6 +20,7 @@ class StoragePath:
 
     @property
     def parent(self) -> Tuple[str, ...]:
+        """The parts of the folder that it is in; of the root, the root's own."""
         return self.parts[:-1]
 
     @property

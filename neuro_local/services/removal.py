@@ -15,6 +15,8 @@ from .paths import StoragePath, refusals
 
 @dataclass(frozen=True)
 class Removed:
+    """What has been removed; `path` leads there from the root, spelled as the client does."""
+
     path: str
     is_dir: bool
 

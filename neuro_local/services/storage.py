@@ -49,6 +49,9 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class DiskUsage:
+    """The room on a file system, in bytes. `free` leaves out what is kept for root, so that it and
+    `used` may make less than `total`."""
+
     total: int
     used: int
     free: int
@@ -124,6 +127,8 @@ class StorageService:
         return self._root.joinpath(*where.parts)
 
     async def stat(self, path: str) -> FileStatus:
+        """Return the status of what is there, of a link its own. Raises NotFound, StorageError,
+        InvalidRequest."""
         where = self._parse(path)
         with refusals(where):
             return _file_status(where.shown, await in_thread(self._lstat, where))
@@ -134,6 +139,8 @@ class StorageService:
 
     @asynccontextmanager
     async def open(self, path: str) -> AsyncIterator[StoredFile]:
+        """Open a regular file for as long as the `with` lasts. Raises NotFound, StorageError,
+        InvalidRequest."""
         where = self._parse(path)
         with refusals(where):
             file = await in_thread(self._open_file, where, "r")
@@ -170,6 +177,8 @@ class StorageService:
             await _fill(where, file, pieces)
 
     async def make_folders(self, path: str) -> None:
+        """Make a folder and those above it; one that is there stays. Raises StorageError when
+        something else has its name, InvalidRequest."""
         where = self._parse(path)
         with refusals(where):
             await in_thread(self._make_folders, where)
@@ -189,6 +198,8 @@ class StorageService:
             await in_thread(self._rename, old, new)
 
     async def disk_usage(self, path: str) -> DiskUsage:
+        """Return the usage of the file system that holds the path, which must exist. Raises
+        NotFound, StorageError, InvalidRequest."""
         where = self._parse(path)
         with refusals(where):
             return await in_thread(self._disk_usage, where)

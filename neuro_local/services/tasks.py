@@ -14,6 +14,8 @@ from .storage import StorageService
 
 
 class TaskSpecs:
+    """Looks up what a job needs: its image, the folders of its volumes, its secrets."""
+
     def __init__(
         self,
         identity: Identity,

@@ -54,6 +54,7 @@ class Client:
         return "BuildahVersion" in self.info
 
     async def close(self) -> None:
+        """Close all connections to the engine."""
         await _close(self.api)
 
 

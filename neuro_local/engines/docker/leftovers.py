@@ -30,6 +30,7 @@ class Traces:
 
     @property
     def sockets(self) -> Sequence[Path]:
+        """The sockets of these engines; none without the file."""
         try:
             return [Path(line) for line in self._file.read_text().splitlines()]
         except FileNotFoundError:

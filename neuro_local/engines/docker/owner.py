@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class Owner:
+    """Gives mounted folders back to the user. Does nothing for one who is root, or where a
+    container's root is not this machine's."""
+
     def __init__(self, client: Client) -> None:
         self._client = client
         self._needed = client.is_here and os.geteuid() != 0

@@ -15,6 +15,8 @@ RunToEnd = Callable[[TaskSpec, Sequence[str], JobFolder], Awaitable[Tuple[int, s
 
 
 class Builder:
+    """Runs recipes to their end, with `run_to_end`, and keeps what they write among `layers`."""
+
     def __init__(self, layers: Layers, run_to_end: RunToEnd) -> None:
         self._layers = layers
         self._run_to_end = run_to_end

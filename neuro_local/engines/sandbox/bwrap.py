@@ -47,6 +47,8 @@ class Sandbox:
     mounts: Sequence[Mount] = ()
 
     def make_folders(self) -> None:
+        """Make the job's own folder, which must not be there yet, and pip's cache. Blocks. Raises
+        OSError."""
         self.pip_cache.mkdir(parents=True, exist_ok=True)
         self.layers.make(self.folder, self.hostname)
 

@@ -33,6 +33,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Request:
+    """A request to the proxy, without its body: `target` is `HOST:PORT` for a tunnel, else a whole
+    URL (RFC 9112, section 3.2)."""
+
     method: str
     target: str
     version: str
@@ -40,6 +43,8 @@ class Request:
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
+        """Return the request with this head. Raises Refused, with 400, for anything but a
+        well-formed CONNECT or `http://`."""
         first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         try:
             method, target, version = first.split(" ")
@@ -55,6 +60,7 @@ class Request:
 
     @property
     def url(self) -> SplitResult:
+        """Where it leads; for a tunnel `http://HOST:PORT`."""
         return urlsplit(f"http://{self.target}" if self.is_tunnel else self.target)
 
     @property
@@ -67,6 +73,7 @@ class Request:
 
     @property
     def port(self) -> int:
+        """The port that it names, else 443 for a tunnel and 80 for a plain request."""
         return self.url.port or (443 if self.is_tunnel else 80)
 
     @property
@@ -103,9 +110,11 @@ class Egress:
         self._connections: Set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket) -> None:
+        """Serve whoever connects to that listening socket, which is the proxy's from now on."""
         self._server = await asyncio.start_server(self._connected, sock=listener)
 
     async def close(self) -> None:
+        """Stop listening and break all connections off. Repeatable."""
         if self._server is not None:
             self._server.close()
         for connection in self._connections:

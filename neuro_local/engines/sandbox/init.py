@@ -31,12 +31,16 @@ PRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
 class Init:
+    """Does what the engine asks for over the socket `control`."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._processes: Dict[int, int] = {}  # pid: the id of the request that started it
         self._main: Optional[int] = None  # the first process: with it the job ends
 
     def serve(self) -> NoReturn:
+        """Greet the engine, then take its requests and tell it of exits. Never returns: all ends
+        with the main process, or when the engine hangs up."""
         children = watch_children()
         self._greet()
         poll = select.poll()
@@ -84,6 +88,9 @@ class Init:
                 os.close(descriptor)
 
     def do_start(self, request: Dict[str, Any], streams: List[int]) -> None:
+        """Start `argv` with `env` in `cwd`, on these streams or, with `tty`, on a new terminal of
+        that `size`, whose other end goes with the answer. The first process is the main one; a
+        later one that cannot start says so on its output and exits."""
         answer: List[int] = []
         if request["tty"]:
             master, slave = open_terminal(request["size"])
@@ -171,6 +178,8 @@ def watch_children() -> int:
 
 
 def open_terminal(size: Sequence[int]) -> Tuple[int, int]:
+    """Return a new terminal's master and slave; `size` is its width and height in character
+    cells."""
     master, slave = os.openpty()
     width, height = size
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -215,6 +224,8 @@ def become(request: Dict[str, Any], streams: Sequence[int], reporter: int) -> No
 
 
 def explain(error: Exception, command: str) -> Tuple[int, str]:
+    """Return the exit code, as a shell's, and the sentence for a command that could not be
+    executed."""
     command = repr(command if len(command) < 200 else command[:200] + "...")
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR):

@@ -55,14 +55,17 @@ class JobFolder:
 
     @property
     def upper(self) -> Path:
+        """What the job writes, in a folder for each overlaid root."""
         return self.path / "upper"
 
     @property
     def work(self) -> Path:
+        """The kernel's own, beside `upper` as overlays need it."""
         return self.path / "work"
 
     @property
     def hosts(self) -> Path:
+        """The job's /etc/hosts."""
         return self.path / "hosts"
 
     @property
@@ -72,6 +75,8 @@ class JobFolder:
 
 
 class Layers:
+    """All layers, saved images and jobs' folders of one engine, in `state` and in `shared`."""
+
     def __init__(self, state: Path, shared: Shared) -> None:
         self.shared = shared
         self.skeleton = state / "skeleton"
@@ -103,6 +108,8 @@ class Layers:
         return JobFolder(self._jobs / f"{job_id}-{uuid.uuid4().hex[:8]}")
 
     def make(self, folder: JobFolder, hostname: str) -> None:
+        """Make the job's folder: its /etc/hosts, in which `hostname` is loopback, and its part of
+        each overlaid root. Raises OSError, also if it is there."""
         folder.path.mkdir(mode=0o700)
         folder.hosts.write_text(f"127.0.0.1 localhost {hostname}\n::1 localhost {hostname}\n")
         for root in [Path("/"), *self.host_roots]:
@@ -118,10 +125,12 @@ class Layers:
         return [lowest, *(folder for folder in stack if folder.is_dir())]
 
     def path(self, layer: str) -> Path:
+        """Return where a layer lies; one that is not there would be a shared one."""
         own = self._layers / layer
         return own if own.is_dir() else self.shared.path(layer)
 
     def missing(self, layers: Sequence[str]) -> List[str]:
+        """Return those of the layers that are not there, in the same order."""
         return [layer for layer in layers if not self.path(layer).is_dir()]
 
     def discard(self, folder: JobFolder) -> None:
@@ -158,12 +167,14 @@ class Layers:
                 delete(copy)
 
     def find(self, reference: str) -> Optional[Image]:
+        """Return the image saved as that reference, None without one. Its layers may be missing."""
         try:
             return Image(**json.loads(self._record(reference).read_text()))
         except FileNotFoundError:
             return None
 
     def images(self) -> List[Image]:
+        """Return all saved images, sorted by reference."""
         found = [Image(**json.loads(record.read_text())) for record in self._images.glob("*.json")]
         return sorted(found, key=lambda image: image.reference)
 

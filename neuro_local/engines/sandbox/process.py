@@ -17,6 +17,9 @@ BLOCK = 65536
 
 
 class SandboxProcess(Process):
+    """Made before the process that it stands for: `open_pipes` comes first, unless that has a
+    terminal, and `started` last."""
+
     def __init__(self) -> None:
         self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stdin: Optional[int] = None

@@ -63,6 +63,8 @@ class Python:
 
 
 def is_below(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether a path is one of the roots or inside one, by their names alone: links count as they
+    are."""
     return any(root == path or root in path.parents for root in roots)
 
 

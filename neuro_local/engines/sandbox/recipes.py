@@ -29,6 +29,7 @@ class Recipe:
 
     @property
     def layers(self) -> Tuple[str, ...]:
+        """The layers of an image that is made so, lowest first."""
         return (*self.below, self.layer)
 
     def failure(self, output: str) -> str:
@@ -43,6 +44,7 @@ def plain(python: Python) -> Recipe:
 
 
 def of(entry: Entry, base: str) -> Recipe:
+    """Return how the layer of a catalogue's image is made with pip, on the layer `base`."""
     requirements = f"{INSIDE}/{entry.requirements}"
     return Recipe(
         entry.layer(base),

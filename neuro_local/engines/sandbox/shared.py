@@ -22,6 +22,8 @@ LOOK_AGAIN = 0.1  # seconds; a lock that is waited for in a thread could not be 
 
 
 class Shared:
+    """The shared layers in the folder `home`, which several processes may use at once."""
+
     def __init__(self, home: Path) -> None:
         self._layers = home / "layers"
         self._building = home / "building"
@@ -42,9 +44,11 @@ class Shared:
                     _clear(folder)
 
     def path(self, layer: str) -> Path:
+        """Return where a layer lies once it is made."""
         return self._layers / layer
 
     def has(self, layer: str) -> bool:
+        """Whether the layer is made, and with that whole."""
         return self.path(layer).is_dir()
 
     @contextlib.asynccontextmanager

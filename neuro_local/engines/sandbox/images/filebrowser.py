@@ -28,6 +28,8 @@ OPTIONS = (
 
 
 def main() -> None:
+    """Become copyparty. Exits with a sentence without --noauth, and for a folder that cannot be
+    shown."""
     args = parser().parse_args()
     if not args.noauth:
         sys.exit(f"{NAME} knows no users: start it with --noauth.")
