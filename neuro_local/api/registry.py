@@ -116,7 +116,7 @@ async def registry_errors(request: web.Request, handler: Handler) -> web.StreamR
     if f"{request.path}/" != ROOT and not request.path.startswith(ROOT):
         return await handler(request)
     try:
-        return await handler(request)
+        return await _or_broken_off(request, handler)
     except NeuroLocalError as error:
         status, code = status_of(error), "UNKNOWN"
         if isinstance(error, RegistryRefusal):
@@ -128,6 +128,20 @@ async def registry_errors(request: web.Request, handler: Handler) -> web.StreamR
         if isinstance(error, Unauthorized):
             response.headers.update(CHALLENGE)
         return response
+
+
+async def _or_broken_off(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Raises RegistryRefusal where the registry server does not answer, or not to the end."""
+    try:
+        return await handler(request)
+    except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
+        if is_gone(request):
+            return web.Response(status=400)  # to nobody
+        logger.warning("%s %s: %s", request.method, request.path, error)
+        upstream = request.app[UPSTREAM]
+        missing = upstream.missing if upstream is not None else None
+        text = missing or f"the registry server broke off: {error}"
+        raise RegistryRefusal(503, "UNAVAILABLE", text) from None
 
 
 async def hello(request: web.Request) -> web.Response:
@@ -157,19 +171,12 @@ async def pass_on(request: web.Request) -> web.StreamResponse:
     upstream = request.app[UPSTREAM]
     if upstream is None:
         raise _listed_only(request, SANDBOX)
-    try:
-        answer = await _about_saved(request, upstream)
-        if answer is not None:
-            return answer
-        if upstream.missing is not None:
-            raise _listed_only(request, upstream.missing)
-        return await upstream.forward(request, _registry_path(request))
-    except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
-        if is_gone(request):
-            return web.Response(status=400)  # to nobody
-        logger.warning("%s %s: %s", request.method, request.path, error)
-        text = upstream.missing or f"the registry server broke off: {error}"
-        raise RegistryRefusal(503, "UNAVAILABLE", text) from None
+    answer = await _about_saved(request, upstream)
+    if answer is not None:
+        return answer
+    if upstream.missing is not None:
+        raise _listed_only(request, upstream.missing)
+    return await upstream.forward(request, _registry_path(request))
 
 
 async def _about_saved(request: web.Request, upstream: Upstream) -> Optional[web.Response]:

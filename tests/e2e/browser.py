@@ -129,6 +129,9 @@ class JupyterLab:
 class TensorBoard:
     def __init__(self, page: Page) -> None:
         self.page = page
+        # Until it answers there is the platform's page, which tries again by itself, and so could
+        # break off a reload.
+        page.locator("tb-webapp").wait_for(state="attached")
         self._rows = page.locator("scalar-card tb-data-table-content-row")
 
     @property

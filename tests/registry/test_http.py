@@ -14,6 +14,7 @@ from conformance.wire import Answer, Server
 
 from neuro_local.config import Settings
 from neuro_local.models import Identity
+from neuro_local.registry import SOCKET
 
 from .conftest import Serving, registry_server, serving
 from .images import (
@@ -373,6 +374,28 @@ async def test_registry_server_that_has_ended_is_reported(served: Serving) -> No
 
     assert (answer.status, code_of(answer)) == (405, "UNSUPPORTED")
     assert names.json() == {"repositories": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/_catalog"),
+        ("GET", "/v2/user/base/tags/list"),
+        ("HEAD", "/v2/user/base/manifests/v1"),
+        ("GET", "/v2/user/base/manifests/v1"),
+        ("POST", "/v2/user/base/blobs/uploads/"),
+    ],
+)
+async def test_registry_server_that_does_not_answer_is_told(
+    served: Serving, method: str, path: str
+) -> None:
+    (served.settings.state / "registry" / SOCKET).unlink()
+
+    answer = await ask(served.server, method, path)
+
+    assert answer.status == 503
+    if method != "HEAD":
+        assert code_of(answer) == "UNAVAILABLE"
 
 
 async def test_machine_without_a_registry_server_says_what_to_install(settings: Settings) -> None:
