@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import random
+import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping
 
@@ -31,6 +32,7 @@ class Line:
         self.platform = platform
         self.proxy = proxy
         self._env = env
+        self._restarting = threading.Lock()
 
     def project(self, render: Callable[[Platform], Project]) -> Project:
         """Return a freshly rendered project whose client goes through the proxy."""
@@ -41,12 +43,16 @@ class Line:
         self.proxy.faults = list(faults)
 
     def mend(self) -> None:
+        """Let all pass from now on; a server that is being started again is waited for."""
         self.proxy.faults = []
+        with self._restarting:
+            pass
 
     def restart(self) -> None:
         """End the server as a crash does, and start it again."""
-        self.platform.kill()
-        self.platform.up()
+        with self._restarting:
+            self.platform.kill()
+            self.platform.up()
 
     def assert_nothing_left(self, project: Project) -> None:
         """Fail if a job, or a process of one, is left of the project, or the server has failed."""
