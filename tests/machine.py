@@ -17,6 +17,12 @@ def impossible(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def limit(item: pytest.Item, seconds: float) -> None:
+    """Give a test a time limit, unless it or its module has one of its own."""
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(seconds))
+
+
 @contextmanager
 def untimed() -> Iterator[None]:
     """For what is made once for many tests: the first one's time limit (pytest-timeout, which

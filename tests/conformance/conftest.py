@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from e2e.platform import Job, Platform
-from machine import impossible
+from machine import impossible, limit
 
 from neuro_local.models import Identity
 
@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.timeout(DEADLINE))
+    limit(item, DEADLINE)
 
 
 @pytest.fixture(scope="session")

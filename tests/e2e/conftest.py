@@ -12,7 +12,7 @@ import pytest
 from clients import APOLO, CLIENTS, Client
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 from dockerimages import FILEBROWSER, STAND_IN, TENSORBOARD
-from machine import impossible
+from machine import impossible, limit
 
 from .commands import Result
 from .platform import Platform
@@ -52,7 +52,7 @@ no_job = only_on(SANDBOX)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.timeout(DEADLINE))
+    limit(item, DEADLINE)
     for name in COSTLY:
         if name in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group(f"{name}-{lane(item)}"))

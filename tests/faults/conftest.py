@@ -15,6 +15,7 @@ from e2e.conftest import (
     render,
 )
 from e2e.platform import Platform
+from machine import limit
 
 from .line import Line, environment
 from .proxy import Proxy
@@ -23,7 +24,7 @@ __all__ = ["client", "engine_settings", "make_platform", "platform", "render"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.timeout(DEADLINE))
+    limit(item, DEADLINE)
     # They kill the server that they share.
     if "line" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.xdist_group(f"line-{lane(item)}"))

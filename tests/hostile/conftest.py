@@ -14,6 +14,7 @@ from e2e.conftest import (
     platform,
     render,
 )
+from machine import limit
 
 from .client import Platform
 
@@ -21,7 +22,7 @@ __all__ = ["client", "engine_settings", "make_platform", "platform", "render"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.timeout(DEADLINE))
+    limit(item, DEADLINE)
     if "hostile" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.xdist_group(f"hostile-{lane(item)}"))
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from clients import CLIENTS, Client
 from conformance.wire import Server
-from machine import impossible
+from machine import impossible, limit
 
 from neuro_local import instance
 from neuro_local.app import create_app
@@ -27,7 +27,7 @@ DEADLINE = 120
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.timeout(DEADLINE))
+    limit(item, DEADLINE)
 
 
 @dataclass(frozen=True)
