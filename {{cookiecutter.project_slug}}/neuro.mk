@@ -197,22 +197,22 @@ trained_or_say = $(call or_say,the training failed or did not start or the conne
 	$(call or_say,the log has ended but how the training ended is unknown; see `make ps` and `make logs_training$(SAME)`.); \
 	[ -n "$$ended" ] || $(call refuse,the training did not run to its end: it was killed or ran out of its life-span \
 	or it still runs (make ps).)
-# The client takes a connection that broke for the log's end: of a training that ran, see whether it has ended too, for
-# which a platform may need a moment, and whether by itself, with an exit code; of one that has ended, read it twice.
+# The newer client takes a connection that broke for the log's end. So see whether the training has ended too, for which
+# a platform may need a moment, and then read the log again: is there more of it than was shown?
 LOGS_FAILED = $(call or_say,no log to show or it broke off; was there such a training? see above.)
-whole_log = log=$$(mktemp) $(call or_say,could not make a temporary file; see the message above.); \
-	trap 'rm -f "$$log"' EXIT; trap 'exit 130' INT TERM HUP; code=0; \
-	$(NEURO) logs $(TRAINING) >"$$log" || code=$$?; cat "$$log"; (exit $$code) $(LOGS_FAILED); \
-	$(NEURO) logs $(TRAINING) | cmp -s - "$$log" || $(call refuse,the log may have broken off: it was not \
-	the same when it was read again: run it again.)
-follow_log = running=$$($(NEURO) --quiet ps --name $(TRAINING)) $(LIST_FAILED); \
-	if [ -z "$$running" ]; then $(whole_log); exit 0; fi; $(NEURO) logs $(TRAINING) $(LOGS_FAILED); \
+follow_log = dir=$$(mktemp -d) $(call or_say,could not make a temporary folder; see the message above.); \
+	trap 'rm -rf "$$dir"' EXIT; trap 'exit 130' INT TERM HUP; \
+	{ $(NEURO) --quiet logs $(TRAINING) || : >"$$dir/failed"; } | tee "$$dir/shown"; \
+	[ ! -e "$$dir/failed" ] $(LOGS_FAILED); \
 	for moment in 1 2 3; do said=$$(COLUMNS=300 $(NEURO) status $(TRAINING)) $(LIST_FAILED); \
-	end=$$(printf '%s\n' "$$said" | awk '$$1 == "Status" && !s { s = tolower($$2) } \
-	/^ *Exit code / { c = $$3 } END { print s, c }'); case $$end in *running*|*pending*) sleep 1;; *) break;; esac; done; \
-	case $$end in *running*|*pending*) $(call refuse,the log broke off but the training runs on: run it again.);; \
-	*failed' 'None) $(call refuse,the training was lost or did not start so its log may have broken off: run it again; \
-	`$(NEURO) status $(TRAINING)` tells why.);; esac
+	end=$$(printf '%s\n' "$$said" | sed -n 's/^ *Status  *\(JobStatus\.\)*//p' | head -n 1 | tr A-Z a-z); \
+	case $$end in running*|pending*|suspended*) sleep 1;; *) break;; esac; done; \
+	case $$end in running*|pending*|suspended*) \
+	$(call refuse,the log broke off but the training runs on: run it again.);; esac; \
+	$(NEURO) --quiet logs $(TRAINING) >"$$dir/again" $(LOGS_FAILED); \
+	[ $$(wc -c <"$$dir/again") -le $$(wc -c <"$$dir/shown") ] || \
+	$(call refuse,the log broke off: there is more of it: run it again.); \
+	echo "$@: the training has ended: $$end" >&2
 
 # $(call run_here,command): split as the platform does it, without a shell; `python` is that of PYTHON.
 run_here = cd code && $(PYTHON) -c 'import os, shlex, shutil, sys; a = shlex.split(sys.argv[1]); \

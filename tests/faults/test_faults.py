@@ -4,11 +4,11 @@ completes afterwards. All pairs with both clients, at more places, are in tests/
 from __future__ import annotations
 
 import pytest
-from clients import APOLO, NEUROMATION
+from clients import APOLO, CLIENTS, NEUROMATION
 from e2e.conftest import Render
 
 from .breaking import break_and_repeat
-from .line import Line, seed
+from .line import Line, assert_told, seed
 from .operations import (
     Download,
     EndedLogs,
@@ -21,6 +21,7 @@ from .operations import (
     Setup,
     Upload,
 )
+from .proxy import Fault
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,24 @@ def test_broken_target_says_so_and_completes_when_repeated(
     line: Line, render: Render, op: Operation, kind: str
 ) -> None:
     break_and_repeat(line, render, op, kind, seed())
+
+
+@pytest.mark.parametrize("client", CLIENTS, indirect=True, ids=str)
+def test_log_that_breaks_off_as_its_training_ends_is_told(line: Line, render: Render) -> None:
+    op = Logs()
+    project = line.project(render)
+    op.prepare(project)
+
+    def end() -> None:
+        op.proceed(project)
+        project.wait_for("training", "succeeded")
+
+    fault = Fault(op.pattern, after=50_000, then=end)
+    line.break_with(fault)
+
+    broken = project.make(op.target, code=None)
+
+    assert fault.struck, "the fault met nothing"
+    line.mend()
+    assert_told(broken)
+    op.check(project, project.make(op.target).stdout)
