@@ -204,17 +204,27 @@ class Platform:
         assert found is not None
         return found
 
-    def start_job(
+    def start_job(self, command: str, **more: Any) -> Job:
+        """Submit a job, and return once it runs."""
+        return self.wait_for(self.submit_job(command, **more), "running")
+
+    def run_job(self, command: str, **more: Any) -> Job:
+        """Submit a job, and return once it has ended."""
+        id = self.submit_job(command, **more)
+        wait_until(lambda: not self.job(id).is_active, f"job {id} has ended")
+        return self.job(id)
+
+    def submit_job(
         self, command: str, *, name: str = "", tags: Sequence[str] = (), **more: object
-    ) -> Job:
-        """Start a job of the plain base, past the client; return once it runs."""
+    ) -> str:
+        """Ask for a job of the plain base, past the client; return its id."""
         body = {"image": "python", "preset_name": "cpu-small", "entrypoint": command, **more}
         body.update({"tags": list(tags)}, **({"name": name} if name else {}))
         status, answer = self.request(
             "/api/v1/jobs?from_preset", method="POST", body=json.dumps(body).encode()
         )
         assert status == 202, answer
-        return self.wait_for(json.loads(answer)["id"], "running")
+        return str(json.loads(answer)["id"])
 
     def end_job(self, job_id: str) -> None:
         self.request(f"/api/v1/jobs/{job_id}", method="DELETE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from e2e.conftest import PLAIN_IMAGE
 from e2e.project import Project
@@ -79,11 +79,11 @@ class Setup(Operation):
     def check(self, project: Project, said: str) -> None:
         assert project.stamp.exists()
         registry = project.platform.url.removeprefix("http://")
-        job = project.platform.start_job(
-            "sh -c 'sleep 0.5; grep -qx installed /opt/venv/installed'",
+        job = project.platform.run_job(
+            "grep -qx installed /opt/venv/installed",
             image=f"{registry}/user/{project.slug}:latest",
         )
-        project.platform.wait_for(job.id, "succeeded")
+        assert job.status == "succeeded", job
 
 
 class Exec(Setup):
@@ -132,17 +132,16 @@ class Logs(Operation):
             project.platform.neuro("exec", "-T", job.id, "touch /tmp/go", code=None)
 
     def check(self, project: Project, said: str) -> None:
-        shown = [line for line in said.splitlines() if line.isdecimal()]
-        assert shown == [str(number) for number in range(1, LINES + 1)]
+        shown = [int(line) for line in said.splitlines() if line.isdecimal()]
+        assert shown == list(range(1, LINES + 1))
 
 
 class EndedLogs(Logs):
     """The log of a job that has ended, which is all that is there of it."""
 
     def prepare(self, project: Project) -> None:
-        # Seen to run, which an instant may be too short for.
-        start(project, f"sh -c 'seq 1 {LINES}; sleep 0.5'")
-        project.platform.wait_for(project.job("training").id, "succeeded")
+        job = project.platform.run_job(f"seq 1 {LINES}", **training(project))
+        assert job.status == "succeeded", job
 
 
 class Kill(Operation):
@@ -159,8 +158,12 @@ class Kill(Operation):
 
 def start(project: Project, command: str) -> None:
     """Start a training of the project, past the client."""
-    name = f"training-{project.slug}"
-    project.platform.start_job(command, name=name, tags=[tag(project)])
+    project.platform.start_job(command, **training(project))
+
+
+def training(project: Project) -> Dict[str, Any]:
+    """What makes a job the project's training."""
+    return {"name": f"training-{project.slug}", "tags": [tag(project)]}
 
 
 OPERATIONS: List[Operation] = [

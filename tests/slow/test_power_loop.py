@@ -21,7 +21,6 @@ import pytest
 from e2e.commands import wait_until
 from e2e.conftest import Render, no_client
 from e2e.platform import Platform, processes_with
-from e2e.project import Project
 from faults.line import assert_told, seed
 
 pytest_plugins = ["faults.conftest"]
@@ -98,6 +97,7 @@ def test_setup_is_whole_or_told_whenever_the_server_is_killed(
     chance = random.Random(number)
     platform = make_platform()
     project = render(platform)
+    image = f"user/{project.slug}:latest"
     fill = f'for i in $(seq 1 {FILES}); do cp "$1" /opt/venv/many/$i; done'
     again = f'set -- "${{0%/*}}/round.txt"; mkdir -p /opt/venv/many; {fill}'
     project.write("requirements/install.sh", f'[ "${{1:-}}" = check ] || {{ {again}; }}\n')
@@ -121,25 +121,14 @@ def test_setup_is_whole_or_told_whenever_the_server_is_killed(
         assert project.stamp.exists() is (said.code == 0)
         if said.code:
             assert_told(said)
-        made = [each for each in (before, round) if is_image(project, each)]
+        made = [each for each in (before, round) if is_of(platform, image, each)]
         assert len(made) == 1, f"the image is of neither setup\n{said}"
         assert made == [round] or said.code, f"not what setup said\n{said}"
         before = made[0]
         left = [path.name for path in (platform.state / "engine" / "layers").iterdir()]
         assert len(left) == 1, f"a trace of a save: {left}"
     project.make("setup")
-    assert is_image(project, ROUNDS)
-
-
-def is_image(project: Project, round: int) -> bool:
-    """Whether each file in the project's image is that setup's."""
-    count = f"grep -lx {round} /opt/venv/many/* | wc -l"
-    host = project.platform.url.removeprefix("http://")
-    job = project.platform.start_job(
-        f"sh -c 'sleep 0.5; test $({count}) = {FILES}'", image=f"{host}/user/{project.slug}:latest"
-    )
-    wait_until(lambda: not project.platform.job(job.id).is_active, "the image was looked at")
-    return project.platform.job(job.id).exit_code == 0
+    assert is_of(platform, image, ROUNDS)
 
 
 def check_jobs(platform: Platform, told: Told) -> None:
@@ -175,7 +164,8 @@ def check_images(platform: Platform, told: Told, earlier: Set[str]) -> Set[str]:
     assert earlier <= images <= earlier | {told.image}
     assert told.image in images or not told.saved, "a save that was answered whole is lost"
     for name in images:
-        run(platform, name)
+        round = int(name.removeprefix("user/power-").partition(":")[0])
+        assert is_of(platform, name, round), f"not what was saved: {name}"
     return images
 
 
@@ -185,15 +175,11 @@ def is_of_the_base(platform: Platform, layer: str) -> bool:
     return (cache / "neuro-local" / "layers" / layer).is_dir()
 
 
-def run(platform: Platform, image: str) -> None:
-    """Fail unless a job from the image has all that the saved one had written."""
+def is_of(platform: Platform, image: str, round: int) -> bool:
+    """Whether a job from the image finds all files, and what that round wrote in each."""
     host = platform.url.removeprefix("http://")
-    round = image.removeprefix("user/power-").partition(":")[0]
-    count = f"grep -lx {round} /opt/venv/many/* | wc -l"
-    job = platform.start_job(
-        f"sh -c 'sleep 0.5; test $({count}) = {FILES}'", image=f"{host}/{image}"
-    )
-    platform.wait_for(job.id, "succeeded")
+    command = f"sh -c 'test $(grep -lx {round} /opt/venv/many/* | wc -l) = {FILES}'"
+    return platform.run_job(command, image=f"{host}/{image}").exit_code == 0
 
 
 def check_files(platform: Platform, told: Told) -> None:

@@ -12,7 +12,7 @@ from typing import Dict, List
 import pytest
 from locking import locked
 from machine import impossible
-from tools.pythons import RUNNING, pythons
+from tools.pythons import OLDEST, RUNNING, pythons
 
 ROOT = Path(__file__).parents[2]
 # Beside the developers' own environment, so that `make clean` takes them along.
@@ -34,7 +34,8 @@ def environment(name: str, python: str, constraints: List[str], *packages: str) 
     ENVIRONMENTS.mkdir(exist_ok=True)
     # One at a time: each with neuro-local in it writes to the same egg-info.
     with locked(ENVIRONMENTS / "lock"):
-        if not (folder / "done").exists():
+        made_of, done = "\n".join([*constraints, *packages]), folder / "done"
+        if not done.exists() or done.read_text() != made_of:
             subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
             (folder / "constraints.txt").write_text("\n".join(constraints))
             command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
@@ -44,7 +45,7 @@ def environment(name: str, python: str, constraints: List[str], *packages: str) 
                 impossible(f"{name} cannot be installed here; pip says why")
             # Where the tests look for the older client, which has a Python of its own.
             (folder / "neuromation").symlink_to(Path(sys.prefix) / "neuromation")
-            (folder / "done").touch()
+            done.write_text(made_of)
     return folder / "bin"
 
 
@@ -83,6 +84,11 @@ def run_tests(bin: Path, *tests: str) -> None:
 
     assert done.returncode == 0, done.stdout
     print(done.stdout)
+
+
+def test_the_oldest_python_is_tried() -> None:
+    if f"{OLDEST[0]}.{OLDEST[1]}" not in pythons():
+        impossible("without an older Python on this machine its newest is all that is tested")
 
 
 @pytest.mark.parametrize("version", PYTHONS)
