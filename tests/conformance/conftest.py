@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
@@ -181,12 +180,3 @@ def has_error(answer: Answer, status: int, words: str, errno: Optional[str] = No
     assert words in payload["error"], answer
     assert answer.headers["x-error"], answer
     return True
-
-
-def open_files(pid: int) -> List[str]:
-    """Return what files a process holds open."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was just closed
-            found.append(os.readlink(entry))
-    return found

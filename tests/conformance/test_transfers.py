@@ -9,8 +9,9 @@ from typing import Optional
 
 import pytest
 from e2e.platform import Platform
+from processes import open_files
 
-from .conftest import Folder, has_error, open_files
+from .conftest import Folder, has_error
 
 MIB = 2**20
 GIB = 2**30

@@ -8,8 +8,9 @@ from typing import Callable, Dict, List
 
 import pytest
 from e2e.platform import Job, Platform
+from processes import open_files
 
-from .conftest import has_error, open_files, unchunked
+from .conftest import has_error, unchunked
 from .wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, Server
 
 # Answers to a line of input on both streams, far enough apart to keep their order.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Set, Union
 
+from processes import open_files
+
 PROC = Path("/proc")
 
 # In proc(5) the state is in hexadecimal: LISTEN, and for UDP that of a socket that takes datagrams
@@ -88,15 +90,8 @@ def family(*pids: int) -> Set[int]:
 
 def sockets_of(pids: Set[int]) -> Set[str]:
     """Return the inodes of all sockets that the processes hold."""
-    found = set()
-    for pid in pids:
-        with suppress(FileNotFoundError):  # it has ended
-            for entry in list((PROC / str(pid) / "fd").iterdir()):
-                with suppress(FileNotFoundError):  # it was closed
-                    match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
-                    if match:
-                        found.add(match[1])
-    return found
+    links = [link for pid in pids for link in open_files(pid)]
+    return {match[1] for match in map(re.compile(r"socket:\[(\d+)\]").fullmatch, links) if match}
 
 
 def addresses() -> Set[str]:

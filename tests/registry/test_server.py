@@ -11,11 +11,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Set
 
 import pytest
 from e2e.commands import wait_until
 from e2e.platform import is_root
+from e2e.sockets import listeners, sockets_of
 from machine import impossible
 
 from neuro_local import instance
@@ -59,22 +59,6 @@ def pid_of(server: RegistryServer) -> int:
     return server._process.pid
 
 
-def listening_inodes() -> Set[str]:
-    """Return the inodes of this machine's listening TCP sockets."""
-    found = set()
-    for table in "/proc/net/tcp", "/proc/net/tcp6":
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":  # listening
-                found.add(fields[9])
-    return found
-
-
-def socket_inodes(pid: int) -> List[str]:
-    links = (os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    return [link[8:-1] for link in links if link.startswith("socket:[")]
-
-
 async def test_it_listens_in_a_folder_whose_name_no_socket_address_could_hold(
     settings: Settings,
 ) -> None:
@@ -98,8 +82,9 @@ async def test_it_listens_on_no_port(settings: Settings, monkeypatch: pytest.Mon
 
     await server.start()
 
-    assert socket_inodes(pid_of(server))
-    assert not listening_inodes() & set(socket_inodes(pid_of(server)))
+    held = sockets_of({pid_of(server)})
+    assert held
+    assert not held & {listener.inode for listener in listeners()}
     await server.close()
 
 
