@@ -57,7 +57,8 @@ class Reply:
 USUAL_REPLIES = (
     Reply("--version", out="Apolo Platform Client 26.9.0\n"),
     Reply("config show", out=CONFIG),
-    Reply("ps --status succeeded", out="job-trained\n"),
+    Reply("ps --all", out="job-trained\n"),
+    Reply("status", out=" Status      succeeded\n Exit code   0\n"),
 )
 
 

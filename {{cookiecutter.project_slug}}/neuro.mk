@@ -189,30 +189,35 @@ kill = jobs=$$(COLUMNS=300 $(NEURO) ps --format 'id name' $(1)) $(LIST_FAILED); 
 
 # == The training
 
-# neuro run $(trained_or_say): its exit code alone does not tell of a job that was killed, or is still running.
-SAME = $(RUN:%= RUN=%)
-trained_or_say = $(call or_say,the training failed or did not start or the connection broke; see above or \
-	`make logs_training$(SAME)`; while `make ps` lists it it runs on; to end it: make kill_training$(SAME)); \
-	ended=$$($(NEURO) --quiet ps --tag $$tag --status succeeded) \
-	$(call or_say,the log has ended but how the training ended is unknown; see `make ps` and `make logs_training$(SAME)`.); \
-	[ -n "$$ended" ] || $(call refuse,the training did not run to its end: it was killed or ran out of its life-span \
-	or it still runs (make ps).)
-# The newer client takes a connection that broke for the log's end. So see whether the training has ended too, for which
-# a platform may need a moment, and then read the log again: is there more of it than was shown?
-LOGS_FAILED = $(call or_say,no log to show or it broke off; was there such a training? see above.)
-follow_log = dir=$$(mktemp -d) $(call or_say,could not make a temporary folder; see the message above.); \
-	trap 'rm -rf "$$dir"' EXIT; trap 'exit 130' INT TERM HUP; \
-	{ $(NEURO) --quiet logs $(TRAINING) || : >"$$dir/failed"; } | tee "$$dir/shown"; \
-	[ ! -e "$$dir/failed" ] $(LOGS_FAILED); \
-	for moment in 1 2 3; do said=$$(COLUMNS=300 $(NEURO) status $(TRAINING)) $(LIST_FAILED); \
+RUNS_ON = while `make ps` lists the training it runs on: `make logs_training$(SAME)` shows its log and \
+	`make kill_training$(SAME)` ends it.
+LOG_FAILED = $(call or_say,no log to show or it broke off; see above; $(RUNS_ON))
+begin_watching = dir=$$(mktemp -d) $(call or_say,could not make a temporary folder; see the message above.); \
+	leave() { echo '$@: interrupted; $(RUNS_ON)' >&2; exit 130; }; \
+	trap 'rm -rf "$$dir"' EXIT; trap leave INT TERM HUP
+# $(call follow_log,job): shows it until the job has ended; $$end is how, $$more whether the log has more than was shown.
+# The newer client takes a connection that broke for the log's end. So see whether the job has ended too, for which a
+# platform may need a moment, and then read the log again.
+follow_log = { $(NEURO) --quiet logs $(1); echo $$? >"$$dir/code"; } | tee "$$dir/shown"; \
+	(exit $$(cat "$$dir/code")) $(LOG_FAILED); \
+	for moment in 1 2 3; do said=$$(COLUMNS=300 $(NEURO) status $(1)) $(LOG_FAILED); \
 	end=$$(printf '%s\n' "$$said" | sed -n 's/^ *Status  *\(JobStatus\.\)*//p' | head -n 1 | tr A-Z a-z); \
 	case $$end in running*|pending*|suspended*) sleep 1;; *) break;; esac; done; \
-	case $$end in running*|pending*|suspended*) \
-	$(call refuse,the log broke off but the training runs on: run it again.);; esac; \
-	$(NEURO) --quiet logs $(TRAINING) >"$$dir/again" $(LOGS_FAILED); \
-	[ $$(wc -c <"$$dir/again") -le $$(wc -c <"$$dir/shown") ] || \
-	$(call refuse,the log broke off: there is more of it: run it again.); \
-	echo "$@: the training has ended: $$end" >&2
+	case $$end in running*|pending*|suspended*) $(call refuse,the log broke off; $(RUNS_ON));; \
+	'') $(call refuse,whether the training has ended is unknown; see `$(NEURO) status $(TRAINING)`.);; esac; \
+	$(NEURO) --quiet logs $(1) >"$$dir/again" $(LOG_FAILED); \
+	more=$$([ $$(wc -c <"$$dir/again") -le $$(wc -c <"$$dir/shown") ] || echo yes)
+# neuro run --detach; $(trained_or_say): its exit code tells nothing that lasts, since it fails for a training that failed
+# at once and for a connection that broke, too. What counts is whether there is a job, and how that ended.
+trained_or_say = code=$$?; job=$$($(NEURO) --quiet ps --all --tag $$tag) \
+	$(call or_say,whether the training began is unknown; see above; $(RUNS_ON)); \
+	[ -n "$$job" ] || { echo '$@: the training did not start; see the message above.' >&2; exit $$((code ? code : 1)); }; \
+	$(call follow_log,$$job); \
+	[ -z "$$more" ] || echo '$@: the log above is not whole: make logs_training$(SAME) shows all of it.' >&2; \
+	code=$$(printf '%s\n' "$$said" | sed -n 's/^ *Exit code  *\([1-9][0-9]*\) *$$/\1/p' | tail -n 1); \
+	case $$end in succeeded*) ;; \
+	failed*) echo '$@: the training failed; its log is above: '"$$end" >&2; exit $${code:-1};; \
+	*) $(call refuse,the training did not run to its end: it was killed or ran out of its life-span.);; esac
 
 # $(call run_here,command): split as the platform does it, without a shell; `python` is that of PYTHON.
 run_here = cd code && $(PYTHON) -c 'import os, shlex, shutil, sys; a = shlex.split(sys.argv[1]); \

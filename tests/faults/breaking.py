@@ -9,7 +9,7 @@ from e2e.platform import Platform
 from e2e.project import Project
 
 from .line import NETWORK_TIMEOUT, Line, assert_told, tag
-from .operations import Operation
+from .operations import LOG_NOT_WHOLE, Operation
 from .proxy import Fault
 
 Make = Callable[[Line, Operation, int], Fault]
@@ -49,7 +49,7 @@ def break_and_repeat(
     assert fault.struck, "the fault met nothing"
     line.mend()
     if broken.code == 0:
-        op.check(project, broken.stdout)
+        op.check(project, broken)
     else:
         assert_told(broken)
         if any(job.is_active for job in project.platform.jobs(tag=tag(project))):
@@ -60,6 +60,7 @@ def break_and_repeat(
             assert not list(project.path.glob(".setup_done*"))
     op.proceed(project)
     repeated = project.make(op.target)
-    op.check(project, repeated.stdout)
+    op.check(project, repeated)
+    assert LOG_NOT_WHOLE not in repeated.stderr
     project.platform.end_jobs(tag=tag(project))
     line.assert_nothing_left(project)

@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Tuple
 
+from e2e.commands import Result
 from e2e.conftest import PLAIN_IMAGE
 from e2e.project import Project
 
@@ -14,6 +15,9 @@ from .line import tag
 
 LARGE = 3 * 2**20
 LINES = 20_000
+
+# What a training says that is done, and whose log was not shown to its end.
+LOG_NOT_WHOLE = "run_training: the log above is not whole: make logs_training shows all of it."
 
 
 class Operation(ABC):
@@ -34,8 +38,9 @@ class Operation(ABC):
         """Let go on what has waited for the target to break."""
 
     @abstractmethod
-    def check(self, project: Project, said: str) -> None:
-        """Fail unless the target's work is done, and done right."""
+    def check(self, project: Project, done: Result) -> None:
+        """Fail unless the target's work is done, and done right, by what is there and what it
+        showed."""
 
 
 class Upload(Operation):
@@ -47,7 +52,7 @@ class Upload(Operation):
         project.write("data/large.bin", random.Random(1).randbytes(LARGE))
         project.write("data/deep/small", "small")
 
-    def check(self, project: Project, said: str) -> None:
+    def check(self, project: Project, done: Result) -> None:
         for name in ("data/large.bin", "data/deep/small"):
             assert project.storage(name).read_bytes() == (project.path / name).read_bytes()
 
@@ -61,7 +66,7 @@ class Download(Operation):
         project.store("results/large.bin", random.Random(2).randbytes(LARGE))
         project.store("results/deep/small", "small")
 
-    def check(self, project: Project, said: str) -> None:
+    def check(self, project: Project, done: Result) -> None:
         for name in ("results/large.bin", "results/deep/small"):
             assert (project.path / name).read_bytes() == project.storage(name).read_bytes()
 
@@ -76,7 +81,7 @@ class Setup(Operation):
         script = '[ "${1:-}" = check ] || { seq 1 3000; echo installed >/opt/venv/installed; }\n'
         project.write("requirements/install.sh", script)
 
-    def check(self, project: Project, said: str) -> None:
+    def check(self, project: Project, done: Result) -> None:
         assert project.stamp.exists()
         registry = project.platform.url.removeprefix("http://")
         job = project.platform.run_job(
@@ -97,9 +102,11 @@ class Save(Setup):
 
 
 class Run(Operation):
+    """The start of a training."""
+
     target = "run_training"
-    pattern = r"/attach\?"
-    span = (1, 2000)
+    pattern = r"^POST /api/v1/jobs"
+    span = (1, 1500)
     variables = {
         "IMAGE": PLAIN_IMAGE,
         "UPLOAD_CODE": "no",
@@ -109,9 +116,17 @@ class Run(Operation):
     def prepare(self, project: Project) -> None:
         project.mark_set_up()
 
-    def check(self, project: Project, said: str) -> None:
+    def check(self, project: Project, done: Result) -> None:
         assert project.job("training").status == "succeeded"
         assert project.storage("results/done").read_text().endswith("done\n")
+        assert numbers(done) == list(range(1, 1001)) or LOG_NOT_WHOLE in done.stderr
+
+
+class Watch(Run):
+    """The log of a training that shows it while it runs."""
+
+    pattern = r"/log(_ws)?(\?|$)"
+    span = (1, 2000)
 
 
 class Logs(Operation):
@@ -131,9 +146,8 @@ class Logs(Operation):
             # With any code: the job may end, and take this along, as soon as the file is there.
             project.platform.neuro("exec", "-T", job.id, "touch /tmp/go", code=None)
 
-    def check(self, project: Project, said: str) -> None:
-        shown = [int(line) for line in said.splitlines() if line.isdecimal()]
-        assert shown == list(range(1, LINES + 1))
+    def check(self, project: Project, done: Result) -> None:
+        assert numbers(done) == list(range(1, LINES + 1))
 
 
 class EndedLogs(Logs):
@@ -152,8 +166,13 @@ class Kill(Operation):
     def prepare(self, project: Project) -> None:
         start(project, "sleep 600")
 
-    def check(self, project: Project, said: str) -> None:
+    def check(self, project: Project, done: Result) -> None:
         assert not project.job("training").is_active
+
+
+def numbers(done: Result) -> List[int]:
+    """Return the lines of a log that are numbers."""
+    return [int(line) for line in done.stdout.splitlines() if line.isdecimal()]
 
 
 def start(project: Project, command: str) -> None:
@@ -173,6 +192,7 @@ OPERATIONS: List[Operation] = [
     Exec(),
     Save(),
     Run(),
+    Watch(),
     Logs(),
     EndedLogs(),
     Kill(),

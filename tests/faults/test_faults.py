@@ -10,6 +10,8 @@ from e2e.conftest import Render
 from .breaking import break_and_repeat
 from .line import Line, assert_told, seed
 from .operations import (
+    LINES,
+    LOG_NOT_WHOLE,
     Download,
     EndedLogs,
     Exec,
@@ -20,6 +22,8 @@ from .operations import (
     Save,
     Setup,
     Upload,
+    Watch,
+    numbers,
 )
 from .proxy import Fault
 
@@ -32,6 +36,8 @@ from .proxy import Fault
         (APOLO, Setup(), "503"),
         (APOLO, Save(), "killed"),
         (APOLO, Run(), "502"),
+        (APOLO, Watch(), "reset"),
+        (NEUROMATION, Watch(), "stall"),
         (NEUROMATION, Exec(), "reset"),
         (NEUROMATION, Logs(), "reset"),
         (APOLO, EndedLogs(), "reset"),
@@ -64,4 +70,33 @@ def test_log_that_breaks_off_as_its_training_ends_is_told(line: Line, render: Re
     assert fault.struck, "the fault met nothing"
     line.mend()
     assert_told(broken)
-    op.check(project, project.make(op.target).stdout)
+    op.check(project, project.make(op.target))
+
+
+@pytest.mark.parametrize("client", CLIENTS, indirect=True, ids=str)
+def test_training_that_ends_as_its_log_breaks_off_tells_where_all_of_it_is(
+    line: Line, render: Render
+) -> None:
+    op = Watch()
+    project = line.project(render)
+    op.prepare(project)
+    wait = "while [ ! -e ../results/go ]; do sleep 0.1; done"
+    project.variables.update(op.variables, TRAIN_CMD=f"sh -c 'seq 1 {LINES}; {wait}'")
+
+    def end() -> None:
+        project.store("results/go", "")
+        project.wait_for("training", "succeeded")
+
+    fault = Fault(op.pattern, after=50_000, then=end)
+    line.break_with(fault)
+
+    broken = project.make(op.target, code=None)
+
+    assert fault.struck, "the fault met nothing"
+    line.mend()
+    assert len(numbers(broken)) < LINES
+    if broken.code == 0:  # the newer client takes it for the log's end
+        assert LOG_NOT_WHOLE in broken.stderr
+    else:
+        assert_told(broken)
+    assert numbers(project.make("logs_training")) == list(range(1, LINES + 1))

@@ -30,7 +30,7 @@ BAD_SWITCH = "FULL and YES are 1 or nothing", "UPLOAD_CODE and BROWSE are yes or
 # A job runs and is listed, so that targets that look for one have something to do.
 REPLIES = (
     Reply("ps --format", out=" job-1 a\n"),
-    Reply("status", out=" Http URL  http://here\n"),
+    Reply("status", out=" Status  succeeded\n Http URL  http://here\n"),
 )
 DEVELOPS = Reply(f"ps develop-{SLUG}", out="job-1\n")
 

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+from pathlib import Path
 from typing import List
 
 import pytest
@@ -13,27 +14,39 @@ from baking import Project, Reply, option, options
 from targets import MOUNTS, ROOT, TAG, TRAIN, sentence
 
 
+def status(text: str) -> Reply:
+    return Reply("status", out=f" Name   x\n Status    {text}\n Status transitions  x\n")
+
+
+# What follows the run: which job is it, its log, how it ended, and is there more of the log?
+WATCHED = ["ps", "logs", "status", "logs"]
+
+
 def test_a_training_uploads_runs_and_asks_how_it_ended(project: Project) -> None:
-    result = project.make("run_training")
+    result = project.make("run_training", replies=[Reply("logs", out="epoch 1\n")])
 
     assert result.code == 0, result.err
-    mkdir, copy, run, ended = result.calls
+    mkdir, copy, run, *watched = result.calls
     tag = options(run, "--tag")[1]
     assert mkdir == ["mkdir", "--parents", ROOT]
     assert copy[-1] == "code"
     assert run == [
-        *["run", "--no-tty", "--name", "training-my-project", *TAG, "--tag", tag],
+        *["run", "--detach", "--no-tty", "--name", "training-my-project", *TAG, "--tag", tag],
         *["--preset", "cpu-small", "--life-span", "1d", *MOUNTS],
         *["--volume", "storage:my-project/results:/project/results:rw"],
         *["--workdir", "/project/code", "--entrypoint", TRAIN, "image:my-project"],
     ]
     assert re.fullmatch(r"run:[\d-]+", tag)
-    assert ended == ["--quiet", "ps", "--tag", tag, "--status", "succeeded"]
+    logs = ["--quiet", "logs", "job-trained"]
+    which = ["--quiet", "ps", "--all", "--tag", tag]
+    assert watched == [which, logs, ["status", "job-trained"], logs]
     assert "for 1d at most; to stop it: make kill_training" in result.out
+    assert result.out.count("epoch 1") == 1
+    assert result.err == ""
 
 
 def test_a_training_can_leave_the_code_on_storage_alone(project: Project) -> None:
-    assert project.make("run_training", "UPLOAD_CODE=no").commands == ["run", "ps"]
+    assert project.make("run_training", "UPLOAD_CODE=no").commands == ["run", *WATCHED]
 
 
 def test_variables_of_a_training(project: Project) -> None:
@@ -58,7 +71,7 @@ def test_variables_of_a_training(project: Project) -> None:
     assert "make kill_training RUN=lr-1" in result.out
 
 
-@pytest.mark.parametrize("words", ["mkdir", "cp", "run", "ps"])
+@pytest.mark.parametrize("words", ["mkdir", "cp", "ps", "logs", "status"])
 def test_each_failing_call_fails_the_training(project: Project, words: str) -> None:
     result = project.make("run_training", replies=[Reply(words, 3)])
 
@@ -69,11 +82,75 @@ def test_each_failing_call_fails_the_training(project: Project, words: str) -> N
     assert "Error 3" in result.err
 
 
-def test_a_training_that_was_killed_is_no_success(project: Project) -> None:
-    result = project.make("run_training", replies=[Reply("ps", out="")])
+@pytest.mark.parametrize("code", [3, 0])
+def test_a_training_that_is_no_job_did_not_start(project: Project, code: int) -> None:
+    result = project.make("run_training", replies=[Reply("run", code), Reply("ps")])
 
     assert result.code != 0
-    assert "the training did not run to its end" in sentence(result.err)
+    assert result.commands == ["mkdir", "cp", "run", "ps"]
+    assert sentence(result.err).startswith("run_training: the training did not start")
+    assert f"Error {code or 1}" in result.err
+
+
+@pytest.mark.parametrize("code", [37, 74])
+def test_a_training_that_the_client_lost_or_that_failed_at_once_goes_by_its_job(
+    project: Project, code: int
+) -> None:
+    result = project.make("run_training", "UPLOAD_CODE=no", replies=[Reply("run", code)])
+
+    assert result.code == 0, result.err
+    assert result.commands == ["run", *WATCHED]
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "says"),
+    [
+        (" Status  failed\n Exit code  37\n", 37, "the training failed; its log is above: failed"),
+        (" Status  failed (OOMKilled)\n Exit code  137\n", 137, "above: failed (oomkilled)"),
+        (" Status  JobStatus.FAILED\n Exit code  0\n", 1, "the training failed"),
+        (" Status  failed\n", 1, "the training failed"),
+        (" Status  cancelled\n Exit code  0\n", 1, "the training did not run to its end"),
+        (" Status  JobStatus.CANCELLED\n", 1, "the training did not run to its end"),
+        ("", 1, "whether the training has ended is unknown"),
+    ],
+)
+def test_a_training_fails_with_the_code_of_its_job(
+    project: Project, told: str, code: int, says: str
+) -> None:
+    result = project.make("run_training", replies=[Reply("status", out=told)])
+
+    assert result.code != 0
+    assert "Trained" not in result.out
+    assert says in sentence(result.err)
+    assert f"Error {code}\n" in result.err
+
+
+def test_a_training_whose_log_broke_off_tells_where_all_of_it_is(project: Project) -> None:
+    reply = Reply("logs", sh="echo line >>shown; cat shown")
+
+    result = project.make("run_training", "RUN=a", replies=[reply])
+
+    assert result.code == 0
+    assert "Trained" in result.out
+    assert "make logs_training RUN=a shows all of it" in sentence(result.err)
+
+
+def test_a_training_that_outlives_its_log_is_lost_sight_of(project: Project) -> None:
+    result = project.make("run_training", "RUN=a", replies=[status("running")])
+
+    assert result.code != 0
+    assert sentence(result.err).startswith("run_training: the log broke off; while `make ps` lists")
+    assert "`make kill_training RUN=a` ends it" in sentence(result.err)
+
+
+@pytest.mark.parametrize("target", ["run_training", "logs_training"])
+def test_watching_leaves_no_file_behind(project: Project, target: str, tmp_path: Path) -> None:
+    project.env["TMPDIR"] = str(tmp_path / "temporary")
+    (tmp_path / "temporary").mkdir()
+
+    project.make(target, replies=[Reply("logs", 3)])
+
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 TYPED = [
@@ -219,10 +296,6 @@ def test_a_failing_call_ends_in_a_sentence(project: Project, target: str) -> Non
     assert sentence(result.err).startswith(f"{target}: ")
 
 
-def status(text: str) -> Reply:
-    return Reply("status", out=f" Name   x\n Status    {text}\n Status transitions  x\n")
-
-
 ENDED = "logs_training: the training has ended: "
 
 
@@ -278,7 +351,9 @@ def test_log_that_ends_although_the_training_runs_on_is_told(project: Project) -
     result = project.make("logs_training", replies=[status("running")])
 
     assert result.code != 0
-    assert sentence(result.err).startswith("logs_training: the log broke off but the training runs")
+    assert sentence(result.err).startswith(
+        "logs_training: the log broke off; while `make ps` lists"
+    )
     assert result.commands == ["logs", "status", "status", "status"]
 
 
