@@ -2,7 +2,7 @@
 
 How much is set by variables; without them it is what CI has the minutes for:
 LOAD_JOBS (50 at once), LOAD_FOLLOWERS (100), LOAD_LINES (60,000), LOAD_PAST (5,000), LOAD_CHURN
-(1,000 short jobs), LOAD_EXECS (300).
+(10,000 short jobs), LOAD_EXECS (300).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JOBS = count_of("LOAD_JOBS", 50)
 FOLLOWERS = count_of("LOAD_FOLLOWERS", 100)
 LINES = count_of("LOAD_LINES", 60_000)
 PAST = count_of("LOAD_PAST", 5_000)
-CHURN = count_of("LOAD_CHURN", 1_000)
+CHURN = count_of("LOAD_CHURN", 10_000)
 EXECS = count_of("LOAD_EXECS", 300)
 
 # How often a churn stops to be measured, after a third of it to warm up.
