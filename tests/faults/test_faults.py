@@ -3,9 +3,13 @@ completes afterwards. All pairs with both clients, at more places, are in tests/
 
 from __future__ import annotations
 
+from typing import Callable
+
 import pytest
 from clients import APOLO, CLIENTS, NEUROMATION
+from e2e.commands import Result
 from e2e.conftest import Render
+from e2e.project import Project
 
 from .breaking import break_and_repeat
 from .line import Line, assert_told, seed
@@ -58,17 +62,8 @@ def test_log_that_breaks_off_as_its_training_ends_is_told(line: Line, render: Re
     project = line.project(render)
     op.prepare(project)
 
-    def end() -> None:
-        op.proceed(project)
-        project.wait_for("training", "succeeded")
+    broken = broken_at_the_end(line, project, op, lambda: op.proceed(project))
 
-    fault = Fault(op.pattern, after=50_000, then=end)
-    line.break_with(fault)
-
-    broken = project.make(op.target, code=None)
-
-    assert fault.struck, "the fault met nothing"
-    line.mend()
     assert_told(broken)
     op.check(project, project.make(op.target))
 
@@ -83,20 +78,28 @@ def test_training_that_ends_as_its_log_breaks_off_tells_where_all_of_it_is(
     wait = "while [ ! -e ../results/go ]; do sleep 0.1; done"
     project.variables.update(op.variables, TRAIN_CMD=f"sh -c 'seq 1 {LINES}; {wait}'")
 
-    def end() -> None:
-        project.store("results/go", "")
-        project.wait_for("training", "succeeded")
+    broken = broken_at_the_end(line, project, op, lambda: project.store("results/go", ""))
 
-    fault = Fault(op.pattern, after=50_000, then=end)
-    line.break_with(fault)
-
-    broken = project.make(op.target, code=None)
-
-    assert fault.struck, "the fault met nothing"
-    line.mend()
     assert len(numbers(broken)) < LINES
     if broken.code == 0:  # the newer client takes it for the log's end
         assert LOG_NOT_WHOLE in broken.stderr
     else:
         assert_told(broken)
     assert numbers(project.make("logs_training")) == list(range(1, LINES + 1))
+
+
+def broken_at_the_end(
+    line: Line, project: Project, op: Operation, let_go: Callable[[], object]
+) -> Result:
+    """Break the target's log in the middle at the moment in which the training has ended."""
+
+    def end() -> None:
+        let_go()
+        project.wait_for("training", "succeeded")
+
+    fault = Fault(op.pattern, after=50_000, then=end)
+    line.break_with(fault)
+    broken = project.make(op.target, code=None)
+    assert fault.struck, "the fault met nothing"
+    line.mend()
+    return broken
