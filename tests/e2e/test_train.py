@@ -325,9 +325,9 @@ def test_interrupted_watching_leaves_the_training_running_and_says_so(
     assert "training-" in ready.make("kill_training").stdout
 
 
-def test_training_that_was_terminated_in_its_first_moments_is_told_of(ready: Project) -> None:
+def test_watching_that_is_terminated_as_the_job_starts_is_told_of(ready: Project) -> None:
     with ready.start("run_training", TRAIN_CMD=ENDLESS) as training:
-        training.wait_for("Training as ")
+        training.wait_for("Job ID")
         training.signal(signal.SIGTERM)
         result = training.wait(code=None).explains("run_training: interrupted")
 
