@@ -17,7 +17,8 @@ from dockercli import Docker
 from dockerimages import FILEBROWSER, TENSORBOARD, Images
 
 DEADLINE = 900
-pytestmark = pytest.mark.timeout(DEADLINE)
+# One at a time: each looks for what the demo has left in the one Docker engine.
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(DEADLINE)]
 
 
 def test_demo_goes_through_the_whole_cycle_on_the_sandbox(tmp_path: Path) -> None:
