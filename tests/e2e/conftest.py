@@ -188,7 +188,7 @@ def project(render: Render) -> Iterator[Project]:
     """A freshly rendered project; its jobs end with the test."""
     project = render()
     yield project
-    project.platform.end_jobs(tag=f"project:{project.slug}")
+    project.end_jobs()
 
 
 def made_ready(project: Project) -> Project:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from baking import leave_stamp
 
@@ -63,8 +63,28 @@ class Project:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
+    @property
+    def tag(self) -> str:
+        """What all jobs of the project are found by."""
+        return f"project:{self.slug}"
+
+    def named(self, kind: str, run: str = "") -> Dict[str, Any]:
+        """What makes a job this one of the project."""
+        name = f"{kind}-{self.slug}" + (f"-{run}" if run else "")
+        return {"name": name, "tags": [self.tag]}
+
+    def start_job(self, kind: str, command: str = "sleep 600", run: str = "") -> Job:
+        """Start a job of the project, past its Makefile."""
+        return self.platform.start_job(command, **self.named(kind, run))
+
+    def active_jobs(self) -> List[Job]:
+        return [job for job in self.platform.jobs(tag=self.tag) if job.is_active]
+
+    def end_jobs(self) -> None:
+        self.platform.end_jobs(tag=self.tag)
+
     def job(self, kind: str, run: str = "") -> Job:
-        return self.platform.job(f"{kind}-{self.slug}" + (f"-{run}" if run else ""))
+        return self.platform.job(self.named(kind, run)["name"])
 
     def wait_for(self, kind: str, status: str = "running") -> Job:
         return self.platform.wait_for(f"{kind}-{self.slug}", status)

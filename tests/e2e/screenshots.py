@@ -41,7 +41,7 @@ def shown(render: Render, built: Project) -> Iterator[Project]:
     for run, rate in RATES.items():
         project.make("run_training", RUN=run, TRAIN_ARGS=f"--epochs 30 --learning-rate {rate}")
     yield project
-    project.platform.end_jobs(tag=f"project:{project.slug}")
+    project.end_jobs()
 
 
 def open_page(chromium: Chromium, project: Project, target: str) -> Page:

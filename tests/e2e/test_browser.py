@@ -51,7 +51,7 @@ def neighbour(render: Render, trainer: Project) -> Iterator[Project]:
     project.mark_set_up()
     project.store("notebooks/mine.ipynb", (project.path / "notebooks/demo.ipynb").read_bytes())
     yield project
-    project.platform.end_jobs(tag=f"project:{project.slug}")
+    project.end_jobs()
 
 
 def lend_results(trained: Trained, project: Project) -> None:

@@ -176,7 +176,7 @@ def services(
     project.store("listen.py", LISTEN)
     listener = platform.start_job(
         f"python3 /listen/listen.py {inner}",
-        tags=[f"project:{project.slug}"],
+        tags=[project.tag],
         volumes=[
             {
                 "src_storage_uri": f"storage://local/neuro-local/user/{project.slug}",
@@ -189,7 +189,7 @@ def services(
     with Command(words, cwd=home, env=project.env):
         wait_until(lambda: answers("127.0.0.1", outer), "the forwarded port answers")
         yield Services(project, engine, home, pages, listener, inner, outer, seen)
-    platform.end_jobs(tag=f"project:{project.slug}")
+    project.end_jobs()
 
 
 def free_port() -> int:

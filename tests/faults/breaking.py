@@ -8,7 +8,7 @@ from typing import Callable, Dict
 from e2e.platform import Platform
 from e2e.project import Project
 
-from .line import NETWORK_TIMEOUT, Line, assert_told, tag
+from .line import NETWORK_TIMEOUT, Line, assert_told
 from .operations import LOG_NOT_WHOLE, Operation
 from .proxy import Fault
 
@@ -52,7 +52,7 @@ def break_and_repeat(
         op.check(project, broken)
     else:
         assert_told(broken)
-        if any(job.is_active for job in project.platform.jobs(tag=tag(project))):
+        if project.active_jobs():
             if op.target == "setup" or op.target == "run_training":
                 assert "make kill" in broken.stderr, "a job is left and nobody was told"
                 project.make("kill")
@@ -62,5 +62,5 @@ def break_and_repeat(
     repeated = project.make(op.target)
     op.check(project, repeated)
     assert LOG_NOT_WHOLE not in repeated.stderr
-    project.platform.end_jobs(tag=tag(project))
+    project.end_jobs()
     line.assert_nothing_left(project)

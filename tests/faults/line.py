@@ -56,16 +56,12 @@ class Line:
 
     def assert_nothing_left(self, project: Project) -> None:
         """Fail if a job, or a process of one, is left of the project, or the server has failed."""
-        active = [job for job in project.platform.jobs(tag=tag(project)) if job.is_active]
+        active = project.active_jobs()
         assert not active, f"jobs are left: {active}"
         engine = f"{self.platform.state}/engine/jobs"
         wait_until(lambda: not processes_with(engine), "no process of a job is left")
         log = (self.platform.state / "server.log").read_text()
         assert "Traceback" not in log, log
-
-
-def tag(project: Project) -> str:
-    return f"project:{project.slug}"
 
 
 def environment(platform: Platform, proxy: Proxy, folder: Path) -> Dict[str, str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 from e2e.commands import Result
 from e2e.conftest import PLAIN_IMAGE
 from e2e.project import Project
-
-from .line import tag
 
 LARGE = 3 * 2**20
 LINES = 20_000
@@ -138,7 +136,7 @@ class Logs(Operation):
 
     def prepare(self, project: Project) -> None:
         wait = "while [ ! -e /tmp/go ]; do sleep 0.1; done"
-        start(project, f"sh -c 'seq 1 {LINES}; {wait}'")
+        project.start_job("training", f"sh -c 'seq 1 {LINES}; {wait}'")
 
     def proceed(self, project: Project) -> None:
         job = project.job("training")
@@ -154,7 +152,7 @@ class EndedLogs(Logs):
     """The log of a job that has ended, which is all that is there of it."""
 
     def prepare(self, project: Project) -> None:
-        job = project.platform.run_job(f"seq 1 {LINES}", **training(project))
+        job = project.platform.run_job(f"seq 1 {LINES}", **project.named("training"))
         assert job.status == "succeeded", job
 
 
@@ -164,7 +162,7 @@ class Kill(Operation):
     span = (1, 400)
 
     def prepare(self, project: Project) -> None:
-        start(project, "sleep 600")
+        project.start_job("training")
 
     def check(self, project: Project, done: Result) -> None:
         assert not project.job("training").is_active
@@ -173,16 +171,6 @@ class Kill(Operation):
 def numbers(done: Result) -> List[int]:
     """Return the lines of a log that are numbers."""
     return [int(line) for line in done.stdout.splitlines() if line.isdecimal()]
-
-
-def start(project: Project, command: str) -> None:
-    """Start a training of the project, past the client."""
-    project.platform.start_job(command, **training(project))
-
-
-def training(project: Project) -> Dict[str, Any]:
-    """What makes a job the project's training."""
-    return {"name": f"training-{project.slug}", "tags": [tag(project)]}
 
 
 OPERATIONS: List[Operation] = [
