@@ -195,9 +195,9 @@ LOG_FAILED = $(call or_say,no log to show or it broke off; see above; $(RUNS_ON)
 begin_watching = dir=$$(mktemp -d) $(call or_say,could not make a temporary folder; see the message above.); \
 	leave() { echo '$@: interrupted; $(RUNS_ON)' >&2; exit 130; }; \
 	trap 'rm -rf "$$dir"' EXIT; trap leave INT TERM HUP
-# $(call follow_log,job): shows it until the job has ended; $$end is how, $$more whether the log has more than was shown.
+# $(call follow_log,job): shows it until the job has ended; $$end is how, $$other is set if the log is not what was shown.
 # The newer client takes a connection that broke for the log's end. So see whether the job has ended too, for which a
-# platform may need a moment, and then read the log again.
+# platform may need a moment, and then read the log again and show the rest.
 follow_log = { $(NEURO) --quiet logs $(1); echo $$? >"$$dir/code"; } | tee "$$dir/shown"; \
 	(exit $$(cat "$$dir/code")) $(LOG_FAILED); \
 	for moment in 1 2 3; do said=$$(COLUMNS=300 $(NEURO) status $(1)) $(LOG_FAILED); \
@@ -206,14 +206,16 @@ follow_log = { $(NEURO) --quiet logs $(1); echo $$? >"$$dir/code"; } | tee "$$di
 	case $$end in running*|pending*|suspended*) $(call refuse,the log broke off; $(RUNS_ON));; \
 	'') $(call refuse,whether the training has ended is unknown; see `$(NEURO) status $(TRAINING)`.);; esac; \
 	$(NEURO) --quiet logs $(1) >"$$dir/again" $(LOG_FAILED); \
-	more=$$([ $$(wc -c <"$$dir/again") -le $$(wc -c <"$$dir/shown") ] || echo yes)
+	other=; size=$$(($$(wc -c <"$$dir/shown"))); [ $$(wc -c <"$$dir/again") -le $$size ] || \
+	if head -c $$size "$$dir/again" 2>/dev/null | cmp -s - "$$dir/shown"; then tail -c +$$((size + 1)) "$$dir/again"; \
+	else other=yes; fi
 # neuro run --detach; $(trained_or_say): its exit code tells nothing that lasts, since it fails for a training that failed
 # at once and for a connection that broke, too. What counts is whether there is a job, and how that ended.
 trained_or_say = code=$$?; job=$$($(NEURO) --quiet ps --all --tag $$tag) \
 	$(call or_say,whether the training began is unknown; see above; $(RUNS_ON)); \
 	[ -n "$$job" ] || { echo '$@: the training did not start; see the message above.' >&2; exit $$((code ? code : 1)); }; \
 	$(call follow_log,$$job); \
-	[ -z "$$more" ] || echo '$@: the log above is not whole: make logs_training$(SAME) shows all of it.' >&2; \
+	[ -z "$$other" ] || echo '$@: the log above is not whole: make logs_training$(SAME) shows all of it.' >&2; \
 	code=$$(printf '%s\n' "$$said" | sed -n 's/^ *Exit code  *\([1-9][0-9]*\) *$$/\1/p' | tail -n 1); \
 	case $$end in succeeded*) ;; \
 	failed*) echo '$@: the training failed; its log is above: '"$$end" >&2; exit $${code:-1};; \

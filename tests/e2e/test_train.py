@@ -99,7 +99,6 @@ def test_command_that_does_not_exist_is_a_failure(ready: Project) -> None:
     result = ready.fails("run_training", TRAIN_CMD="no-such-command", says="the training failed")
 
     assert "no-such-command" in result.stdout + result.stderr
-
     assert ready.job("training").status == "failed"
 
 
@@ -332,6 +331,7 @@ def test_watching_that_is_terminated_as_the_job_starts_is_told_of(ready: Project
 
     assert result.code != 0
     assert "Trained." not in result.stdout
+    assert ready.job("training").is_active
 
 
 def test_debugger_works_in_a_job(ready: Project) -> None:

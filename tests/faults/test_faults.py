@@ -15,7 +15,6 @@ from .breaking import break_and_repeat
 from .line import Line, assert_told, seed
 from .operations import (
     LINES,
-    LOG_NOT_WHOLE,
     Download,
     EndedLogs,
     Exec,
@@ -57,33 +56,27 @@ def test_broken_target_says_so_and_completes_when_repeated(
 
 
 @pytest.mark.parametrize("client", CLIENTS, indirect=True, ids=str)
-def test_log_that_breaks_off_as_its_training_ends_is_told(line: Line, render: Render) -> None:
-    op = Logs()
-    project = line.project(render)
-    op.prepare(project)
-
-    broken = broken_at_the_end(line, project, op, lambda: op.proceed(project))
-
-    assert_told(broken)
-    op.check(project, project.make(op.target))
-
-
-@pytest.mark.parametrize("client", CLIENTS, indirect=True, ids=str)
-def test_training_that_ends_as_its_log_breaks_off_tells_where_all_of_it_is(
-    line: Line, render: Render
+@pytest.mark.parametrize("target", ["logs_training", "run_training"])
+def test_log_that_breaks_off_as_its_training_ends_is_completed_or_told(
+    line: Line, render: Render, target: str
 ) -> None:
-    op = Watch()
+    """The newer client takes it for the log's end."""
+    op = Logs() if target == "logs_training" else Watch()
     project = line.project(render)
     op.prepare(project)
     wait = "while [ ! -e ../results/go ]; do sleep 0.1; done"
     project.variables.update(op.variables, TRAIN_CMD=f"sh -c 'seq 1 {LINES}; {wait}'")
 
-    broken = broken_at_the_end(line, project, op, lambda: project.store("results/go", ""))
+    def let_go() -> None:
+        op.proceed(project)
+        project.store("results/go", "")
 
-    assert len(numbers(broken)) < LINES
-    if broken.code == 0:  # the newer client takes it for the log's end
-        assert LOG_NOT_WHOLE in broken.stderr
+    broken = broken_at_the_end(line, project, op, let_go)
+
+    if broken.code == 0:
+        assert numbers(broken) == list(range(1, LINES + 1))
     else:
+        assert len(numbers(broken)) < LINES
         assert_told(broken)
     assert numbers(project.make("logs_training")) == list(range(1, LINES + 1))
 

@@ -125,10 +125,20 @@ def test_a_training_fails_with_the_code_of_its_job(
     assert f"Error {code}\n" in result.err
 
 
-def test_a_training_whose_log_broke_off_tells_where_all_of_it_is(project: Project) -> None:
-    reply = Reply("logs", sh="echo line >>shown; cat shown")
+# What a log is when it is read, and read again.
+GROWS = Reply("logs", sh="echo line >>shown; cat shown")
+CHANGES = Reply("logs", sh="[ -e read ] && echo another || echo line; touch read")
 
-    result = project.make("run_training", "RUN=a", replies=[reply])
+
+def test_the_rest_of_a_log_that_broke_off_is_shown(project: Project) -> None:
+    result = project.make("run_training", "UPLOAD_CODE=no", replies=[GROWS])
+
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[1:3] == ["line", "line"]
+
+
+def test_a_training_whose_log_is_another_tells_where_all_of_it_is(project: Project) -> None:
+    result = project.make("run_training", "RUN=a", replies=[CHANGES])
 
     assert result.code == 0
     assert "Trained" in result.out
@@ -320,14 +330,25 @@ def test_log_of_a_training_is_shown_once_and_read_again(
     assert (result.code, result.out, result.err) == (0, "a\nb", f"{ENDED}{says}\n")
 
 
-def test_log_that_broke_off_without_a_word_is_told(project: Project) -> None:
+def test_log_that_broke_off_without_a_word_is_completed(project: Project) -> None:
     """As the newer client has it when its connection breaks."""
-    reply = Reply("logs", sh="echo line >>shown; cat shown")
+    result = project.make("logs_training", replies=[GROWS, status("succeeded")])
+
+    assert (result.code, result.out, result.err) == (0, "line\nline\n", f"{ENDED}succeeded\n")
+
+
+def test_log_that_nothing_was_shown_of_is_completed(project: Project) -> None:
+    reply = Reply("logs", sh="[ ! -e read ] || echo line; touch read")
 
     result = project.make("logs_training", replies=[reply, status("succeeded")])
 
-    assert result.code != 0
-    assert result.out == "line\n"
+    assert (result.code, result.out) == (0, "line\n")
+
+
+def test_log_that_is_another_when_read_again_is_told(project: Project) -> None:
+    result = project.make("logs_training", replies=[CHANGES, status("succeeded")])
+
+    assert (result.code != 0, result.out) == (True, "line\n")
     assert sentence(result.err).startswith("logs_training: the log broke off: there is more")
 
 
